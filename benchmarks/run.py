@@ -1,0 +1,203 @@
+"""Run the benchmarks and print the table of the README. See README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks import models  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Which models a run uses."""
+
+    sd1: str = "sd1"
+    sdxl: str = "sdxl"
+    large: int = 24_000_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    task: str
+    measured: str
+    budget: str
+    met: bool
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, cwd=HERE.parent)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def whole_process(arguments: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak MiB of a process that runs the command line, started anew."""
+    code = (
+        "import sys, time, json; start = time.perf_counter(); sys.path.insert(0, '.')\n"
+        "from lib_toolkit.cli.main import main\n"
+        f"status = main({arguments!r})\n"
+        "from benchmarks.job import peak\n"
+        "print(); print(json.dumps({'peak': peak(), 'torch': 'torch' in sys.modules, 'status': status}))"
+    )
+    start = time.perf_counter()
+    result = timed(["-c", code])
+    seconds = time.perf_counter() - start
+    if result["torch"] or result["status"]:
+        raise SystemExit(f"{arguments} imported torch or failed")
+    return seconds, result["peak"]
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def start_row(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    """Every import that a verb needs, and hardly any work."""
+    small = str(models.sparse_safetensors(folder / "small.safetensors", "sd-v1-demo"))
+    rows = []
+    for name, arguments in (("inspect", ["inspect", small]), ("prune", ["prune", small, "--dry-run"])):
+        runs = [whole_process(arguments) for _ in range(pairs)]
+        seconds, memory = statistics.median(r[0] for r in runs), max(r[1] for r in runs)
+        met = seconds <= 0.35 and memory <= 45
+        rows.append(
+            Row(
+                f"start and imports, `{name}` of a tiny model",
+                f"{seconds:.2f} s, {memory:.0f} MiB",
+                "0.35 s, 45 MiB",
+                met,
+            )
+        )
+    return rows
+
+
+def inspect_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    rows = []
+    for path, limit in (
+        (models.sparse_safetensors(folder / "xl-sparse.safetensors", sizes.sdxl), 0.35),
+        (models.dense_checkpoint(folder / "bloated.ckpt", sizes.sd1), 0.6),
+    ):
+        runs = [whole_process(["inspect", str(path)]) for _ in range(pairs)]
+        seconds, memory = statistics.median(r[0] for r in runs), max(r[1] for r in runs)
+        size = path.stat().st_size / 1e9
+        met = seconds <= limit and memory <= 60
+        task = f"`inspect` of a {size:.1f} GB {path.suffix}"
+        rows.append(Row(task, f"{seconds:.2f} s, {memory:.0f} MiB", f"{limit} s, 60 MiB", met))
+    return rows
+
+
+def write_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    rows = []
+    dense = models.dense_safetensors(folder / "dense.safetensors", sizes.sd1)
+    bloated = models.dense_checkpoint(folder / "bloated.ckpt", sizes.sd1)
+    kept = dense.stat().st_size
+    for source in (dense, bloated):
+        for flags, limit, memory_limit in (
+            ([], 2.6, 120),
+            (["noback"], 2.0, 120),
+            (["torch"], 1.6, 320),
+            (["torch", "noback"], 1.0, 320),
+        ):
+            rows.append(_write_row(source, folder / "result.safetensors", kept, flags, limit, memory_limit, pairs))
+    check_values(bloated, folder / "result.safetensors", models.buffers(sizes.sd1))
+    (folder / "result.safetensors").unlink()
+    return rows
+
+
+def yardstick(source: Path, read: int, written: int) -> float:
+    """Seconds of copy(read, written) beside ``source``, in a process of its own."""
+    command = [sys.executable, str(HERE / "yardstick.py"), str(source), str(read), str(written)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _write_row(
+    source: Path, target: Path, kept: int, flags: list[str], limit: float, memory_limit: int, pairs: int
+) -> Row:
+    ratios, memory = [], 0.0
+    for _ in range(pairs):
+        result = timed([str(HERE / "job.py"), str(source), str(target), *flags])
+        ratios.append(result["seconds"] / yardstick(source, kept, target.stat().st_size))
+        memory = max(memory, result["peak"])
+    how = ("torch loaded" if "torch" in flags else "no torch") + (", no reading back" if "noback" in flags else "")
+    content = "FP32 + EMA" if source.suffix == ".ckpt" else "FP32"
+    return Row(
+        f"{source.stat().st_size / 1e9:.2f} GB {source.suffix} ({content}) → FP16, {how}",
+        f"{spread(ratios)} × copy, {memory:.0f} MiB",
+        f"{limit} × copy, {memory_limit} MiB",
+        statistics.median(ratios) <= limit and memory <= memory_limit,
+    )
+
+
+def check_values(source: Path, result: Path, buffers: set[str]) -> None:
+    """Every tensor of the pruned file against PyTorch's own reading and cast of the source."""
+    import torch
+    from safetensors import safe_open
+
+    state = torch.load(source, mmap=True, weights_only=True)["state_dict"]
+    wanted = {key for key in state if not key.startswith("model_ema.")}
+    with safe_open(str(result), framework="pt") as file:
+        if set(file.keys()) != wanted:
+            raise SystemExit("the pruned file does not hold the keys that it should")
+        for key in wanted:
+            expected = state[key]
+            if expected.dtype == torch.float32 and key not in buffers:
+                expected = expected.half()
+            found = file.get_tensor(key)
+            if found.dtype != expected.dtype or not torch.equal(found, expected):
+                raise SystemExit(f"{key} is wrong in the pruned file")
+    print(f"checked {len(wanted)} tensors of {source.name}: all equal to an independent cast", file=sys.stderr)
+
+
+def memory_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    peaks = {}
+    for name, source in (
+        ("SD1", models.sparse_safetensors(folder / "sd1-sparse.safetensors", sizes.sd1)),
+        ("SDXL", models.sparse_safetensors(folder / "xl-sparse.safetensors", sizes.sdxl)),
+        (
+            f"{sizes.large / 1e9:.0f} GB",
+            models.sparse_safetensors(folder / "large.safetensors", sizes.sdxl, sizes.large),
+        ),
+    ):
+        target = folder / "memory.safetensors"
+        peaks[name] = timed([str(HERE / "job.py"), str(source), str(target)])["peak"]
+        target.unlink()
+    growth = max(peaks.values()) - min(peaks.values())
+    text = ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items())
+    return [
+        Row("growth of peak memory with the size of the model", f"{growth:.0f} MiB ({text})", "30 MiB", growth <= 30)
+    ]
+
+
+ROWS = {"start": start_row, "inspect": inspect_rows, "write": write_rows, "memory": memory_rows}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=HERE / "work")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--small", action="store_true", help="tiny models, to see that the harness works")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    sizes = Sizes("sd-v1-demo", "sdxl-demo", 600_000_000) if options.small else Sizes()
+    rows = [row for name in options.rows for row in ROWS[name](options.folder, options.pairs, sizes)]
+    print("| task | measured | at most | |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.task} | {row.measured} | {row.budget} | {'met' if row.met else '**missed**'} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

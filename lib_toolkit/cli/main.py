@@ -1,0 +1,75 @@
+"""``model-toolkit``: the verbs, their options, and how errors leave the program.
+
+Exit status: 0 done, 1 a finding that was asked to fail, 2 wrong use or bad input, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from lib_toolkit import __version__
+from lib_toolkit.cli import look, make, serve
+from lib_toolkit.cli.verbs import Parser
+from lib_toolkit.errors import CancelledError, ToolkitError
+from lib_toolkit.reports.plain import printable
+
+OK, BAD, CANCELLED = 0, 2, 130
+
+
+def run() -> NoReturn:
+    """The command's entry point: does not return."""
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        options = _parser().parse_args(arguments)
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except CancelledError as error:
+        _say(str(error))
+        return CANCELLED
+    except KeyboardInterrupt:
+        _say("Cancelled.")
+        return CANCELLED
+    except ToolkitError as error:
+        _say(str(error))
+        return BAD
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if os.environ.get("MODEL_TOOLKIT_DEBUG"):
+            traceback.print_exc()
+        _say(
+            f"Something unforeseen went wrong ({type(error).__name__}: {error}); please report it with the file's kind."
+        )
+        return BAD
+
+
+def _say(sentence: str) -> None:
+    print(printable(sentence), file=sys.stderr)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="model-toolkit",
+        description="Know, compare and clean Stable Diffusion model files.",
+        epilog="Every verb has its own help: model-toolkit VERB --help.",
+    )
+    parser.add_argument("--version", action="version", version=f"model-toolkit {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
+    look.add_verbs(verbs)
+    make.add_verbs(verbs)
+    serve.add_verbs(verbs)
+    return parser

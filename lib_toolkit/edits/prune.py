@@ -1,0 +1,45 @@
+"""Leave out what is not needed to use the model, each tensor with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lib_toolkit.identify import Identification, Leftover
+from lib_toolkit.plan import Plan, drop
+
+UNKNOWN_SHARE = 0.10
+"""An intact model may lose unknown tensors only while they are at most this part of its bytes."""
+
+
+def prune(plan: Plan, found: Identification, keep_ema: bool = False, drop_unknown: bool = False) -> Plan:
+    """The plan without EMA and trainer state, and without unknown tensors where that is safe.
+
+    Unknown tensors go when the architecture is intact and they are a small part of the file, or when
+    ``drop_unknown`` says so; otherwise they stay, with a warning. No component is ever taken apart: a model has
+    as many intact components after a prune as before, EMA copies aside.
+    """
+    reasons = {left.key: left.reason for left in found.leftovers.removable if not (keep_ema and _is_ema(left))}
+    unknown = found.leftovers.unknown
+    warnings = list(plan.warnings)
+    if drop_unknown or _may_drop_unknown(plan, found):
+        reasons |= {left.key: left.reason or "unknown to the architecture" for left in unknown}
+    elif unknown:
+        share = sum(left.bytes for left in unknown)
+        warnings.append(
+            f"{len(unknown)} unknown tensors ({share:,} bytes) were kept: "
+            + ("they are a large part of the file" if found.intact else "the architecture is not intact")
+            + ". Leave them out with --drop-unknown if you know that they are junk."
+        )
+    operations = (*plan.operations, "prune") if any(key in plan.tensors for key in reasons) else plan.operations
+    return replace(drop(plan, reasons), warnings=tuple(warnings), operations=operations)
+
+
+def _is_ema(left: Leftover) -> bool:
+    return left.key.startswith("model_ema.")
+
+
+def _may_drop_unknown(plan: Plan, found: Identification) -> bool:
+    if not found.intact or found.architecture is None or found.kind == "lora":
+        return False
+    total = plan.source.origin.size
+    return sum(left.bytes for left in found.leftovers.unknown) <= UNKNOWN_SHARE * total

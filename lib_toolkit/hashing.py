@@ -1,0 +1,89 @@
+"""File hashes as the WebUI and model sites show them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lib_toolkit.errors import CancelledError
+from lib_toolkit.files import SourceFile
+from lib_toolkit.progress import Progress
+
+_CHUNK = 4 << 20
+_LEGACY_OFFSET, _LEGACY_LENGTH = 0x100000, 0x10000
+
+
+@dataclass(frozen=True)
+class FileHashes:
+    """``sha256`` of the whole file; ``autov2``: its first 10 digits; ``autov3``: the first 12 digits of the sha256 of
+    what follows the safetensors header (None for other formats); ``legacy``: the first 8 digits of the sha256 of
+    64 KiB at 1 MiB."""
+
+    sha256: str
+    autov2: str
+    autov3: str | None
+    legacy: str
+
+    def as_dict(self) -> Mapping[str, str | None]:
+        """By name, as stored in the provenance entry."""
+        return {"sha256": self.sha256, "autov2": self.autov2, "autov3": self.autov3, "legacy": self.legacy}
+
+
+class SourceHasher:
+    """Hashes a file in a thread of its own while other work goes on."""
+
+    def __init__(self, file: SourceFile, is_safetensors: bool) -> None:
+        self._file = file.reopen()
+        self._header = 8 + int.from_bytes(file.read(0, 8), "little") if is_safetensors else None
+        self._done = 0
+        self._stop = False
+        self._error: BaseException | None = None
+        self._result: FileHashes | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._hash()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._file.close()
+
+    def _hash(self) -> FileHashes:
+        whole, data, legacy = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        buffer = memoryview(bytearray(_CHUNK))
+        for begin in range(0, self._file.size, _CHUNK):
+            if self._stop:
+                raise CancelledError("Cancelled; nothing was left behind.")
+            view = buffer[: min(_CHUNK, self._file.size - begin)]
+            self._file.read_at(begin, view)
+            whole.update(view)
+            if self._header is not None:
+                data.update(view[max(0, self._header - begin) :])
+            legacy.update(view[max(0, _LEGACY_OFFSET - begin) : max(0, _LEGACY_OFFSET + _LEGACY_LENGTH - begin)])
+            self._done = begin + len(view)
+        sha256 = whole.hexdigest()
+        autov3 = data.hexdigest()[:12] if self._header is not None else None
+        return FileHashes(sha256, sha256[:10], autov3, legacy.hexdigest()[:8])
+
+    def result(self, progress: Progress) -> FileHashes:
+        """Wait for the hashes. Raises what reading raised, or CancelledError."""
+        progress.start("hashing the source", self._file.size)
+        counted = 0
+        while self._thread.is_alive():
+            done = self._done
+            progress.advance(done - counted)
+            counted = done
+            self._thread.join(0.1)
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def stop(self) -> None:
+        """End early; does nothing when the work is done."""
+        self._stop = True
+        self._thread.join()

@@ -1,0 +1,168 @@
+"""A plan: the model that is to be, what was left out and why, and how large the file will be.
+
+Edits are functions from plan to plan; nothing is read until ``writing.write`` streams the plan once. What is
+previewed, reported and written is the same object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from lib_toolkit import __version__
+from lib_toolkit.errors import UsageError
+from lib_toolkit.formats.checkpoint_out import checkpoint_layout
+from lib_toolkit.formats.layout import Layout
+from lib_toolkit.formats.safetensors_out import safetensors_layout
+from lib_toolkit.model import Model
+from lib_toolkit.tensors import Tensor, nbytes
+
+Scalar: TypeAlias = "int | float | str | bool | None"
+
+PROVENANCE = "model_toolkit.history"
+"""Metadata entry: a JSON list with one object for each time this tool wrote the model, oldest first."""
+
+_HASH_WIDTHS = {"sha256": 64, "autov2": 10, "autov3": 12, "legacy": 8}
+
+SUFFIXES = {"safetensors": ".safetensors", "ckpt": ".ckpt"}
+"""File formats that can be written, with the usual ending of their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Something of the source that the result does not hold. ``what``: ``tensor``, ``value`` or ``metadata``."""
+
+    key: str
+    bytes: int
+    reason: str
+    what: str = "tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A tensor or entry that the result holds in another form, told in words."""
+
+    key: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the result will be made of.
+
+    ``tensors`` by output key; ``metadata`` and ``values`` (what a .ckpt holds beside its tensors, such as
+    ``epoch``) go along; ``dropped`` and ``changed`` account for every difference from the source.
+    """
+
+    source: Model
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    values: Mapping[str, Scalar] = field(default_factory=dict)
+    dropped: tuple[Dropped, ...] = ()
+    changed: tuple[Changed, ...] = ()
+    warnings: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+
+    def layout(self, file_format: str, hash_source: bool = False) -> Layout:
+        """The file this plan becomes. Raises TargetError when the format cannot hold it."""
+        metadata = self.final_metadata(file_format, dict.fromkeys(_HASH_WIDTHS, "") if hash_source else None)
+        if file_format == "safetensors":
+            return safetensors_layout(self.tensors, metadata)
+        if file_format == "ckpt":
+            return checkpoint_layout(self.tensors, metadata, self.values)
+        raise UsageError(f"{file_format!r} is not a format that can be written; choose safetensors or ckpt.")
+
+    def predicted_size(self, file_format: str, hash_source: bool = False) -> int:
+        """Bytes of the file that this plan becomes, exactly."""
+        return self.layout(file_format, hash_source).size
+
+    def final_metadata(self, file_format: str, hashes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """The metadata as written: the source's own, ``format``, plain values, and where the model came from.
+
+        Hash fields have a fixed width, so that the file's size is known before they are.
+        """
+        texts = dict(self.metadata)
+        if file_format == "safetensors":
+            for key, value in self.values.items():
+                texts.setdefault(key, value if isinstance(value, str) else json.dumps(value))
+            texts["format"] = "pt"
+        texts[PROVENANCE] = json.dumps([*_history(self.metadata), self._provenance(hashes)], ensure_ascii=False)
+        return texts
+
+    def _provenance(self, hashes: Mapping[str, str | None] | None) -> dict[str, object]:
+        origin = self.source.origin
+        source: dict[str, object] = {"name": origin.path.name.encode("utf-8", "replace").decode(), "size": origin.size}
+        if hashes is not None:
+            for name, width in _HASH_WIDTHS.items():
+                source[name] = (hashes.get(name) or "").ljust(width)
+        return {"tool": "model-toolkit", "version": __version__, "source": source, "operations": list(self.operations)}
+
+
+def plan_of(model: Model) -> Plan:
+    """The plan that changes nothing: every tensor and entry of the state dict in use, as it is.
+
+    What the result's formats cannot hold beside the state dict (tensors of other containers, objects that are
+    not plain values) is listed as dropped.
+    """
+    plain: dict[str, Scalar] = {}
+    dropped = [
+        Dropped(key, nbytes(tensor), "outside the state dict in use" + _outside_kind(key))
+        for key, tensor in model.outside.items()
+    ]
+    for key, value in model.values.items():
+        if "." not in key and (value is None or isinstance(value, (bool, int, float, str))):
+            plain[key] = value
+        else:
+            dropped.append(Dropped(key, 0, "not a tensor nor a plain value: only programs could use it", "value"))
+    return Plan(
+        source=model,
+        tensors=dict(model.tensors),
+        metadata=dict(model.metadata),
+        values=plain,
+        dropped=tuple(dropped),
+        warnings=tuple(model.warnings),
+    )
+
+
+def drop(plan: Plan, reasons: Mapping[str, str]) -> Plan:
+    """The plan without the tensors named in ``reasons``, each listed with its reason."""
+    return replace(
+        plan,
+        tensors={key: tensor for key, tensor in plan.tensors.items() if key not in reasons},
+        dropped=(
+            *plan.dropped,
+            *(Dropped(k, nbytes(plan.tensors[k]), why) for k, why in reasons.items() if k in plan.tensors),
+        ),
+    )
+
+
+def file_format_of(path: Path, file_format: str | None = None) -> str:
+    """The format to write: the one asked for, or that of the name's ending.
+
+    Raises UsageError when the ending tells nothing or contradicts the format.
+    """
+    by_name = {".safetensors": "safetensors", ".sft": "safetensors", ".st": "safetensors"}
+    by_name |= dict.fromkeys((".ckpt", ".pt", ".pth", ".bin"), "ckpt")
+    named = by_name.get(path.suffix.lower())
+    if named is None:
+        raise UsageError(f"{path.name} must end in .safetensors or .ckpt, so that other programs know what it is.")
+    if file_format is not None and file_format != named:
+        raise UsageError(
+            f"{path.name} ends in {path.suffix}, but the format asked for is {file_format}; make them agree."
+        )
+    return named
+
+
+def _history(metadata: Mapping[str, str]) -> list[object]:
+    try:
+        entries = json.loads(metadata.get(PROVENANCE, "[]"))
+    except (ValueError, RecursionError):
+        return []
+    return entries if isinstance(entries, list) else []
+
+
+def _outside_kind(key: str) -> str:
+    return " (optimizer state of the training run)" if key.startswith("optimizer") else ""

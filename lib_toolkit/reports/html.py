@@ -1,0 +1,72 @@
+"""Small pieces of HTML in which text from files can do nothing: what is not marked as HTML is escaped.
+
+Control characters and direction marks are made visible before they are escaped, so that a name can neither
+break out of its element nor pretend to be another one.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from lib_toolkit.reports.plain import printable
+
+
+class Html(str):
+    """A string that is HTML already. Only the functions of this module and literals should make one."""
+
+    __slots__ = ()
+
+
+EMPTY = Html("")
+
+
+def text(value: str, limit: int = 2000) -> Html:
+    """``value`` as HTML that shows it and nothing else, cut at ``limit`` characters."""
+    if isinstance(value, Html):
+        return value
+    return Html(html.escape(printable(value, limit), quote=True))
+
+
+def tag(name: str, *children: str, **attributes: str | None) -> Html:
+    """An element. Children and values of attributes are escaped unless they are Html.
+
+    In attribute names ``_`` stands for ``-`` and a ``_`` at the end is dropped (``class_``, ``aria_label``); an
+    attribute that is None is left out.
+    """
+    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
+    shown = "".join(f' {key}="{text(value)}"' for key, value in given.items())
+    return Html(f"<{name}{shown}>{join(children)}</{name}>")
+
+
+def join(parts: Iterable[str]) -> Html:
+    """Parts one after another, each escaped unless it is Html."""
+    return Html("".join(text(part) for part in parts))
+
+
+def bullets(items: Sequence[str], class_: str | None = None) -> Html:
+    """A list; nothing at all when there are no items."""
+    return tag("ul", *(tag("li", item) for item in items), class_=class_) if items else EMPTY
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int] = frozenset()) -> Html:
+    """A table with a head row; the columns in ``numbers`` are aligned as figures. It scrolls where it is too wide."""
+
+    def row(kind: str, cells: Sequence[str]) -> Html:
+        classes = ["model-toolkit-number" if column in numbers else None for column in range(len(cells))]
+        return tag("tr", *(tag(kind, cell, class_=name) for cell, name in zip(cells, classes, strict=True)))
+
+    body = join(row("td", cells) for cells in rows)
+    return tag(
+        "div",
+        tag("table", tag("thead", row("th", head)), tag("tbody", body)),
+        class_="model-toolkit-scroll",
+        tabindex="0",
+        role="region",
+        aria_label=f"Table: {', '.join(head)}",
+    )
+
+
+def details(summary: str, *children: str) -> Html:
+    """A part that opens on a click."""
+    return tag("details", tag("summary", summary), *children, class_="model-toolkit-details")

@@ -1,0 +1,215 @@
+"""The one pass over a layout: workers read ranges of tensors, cast them, and write them at known offsets."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from lib_toolkit.casting import NOTHING_LOST, Cast, Narrowing, scratch
+from lib_toolkit.crc import combine, crc32
+from lib_toolkit.errors import FormatError
+from lib_toolkit.files import SourceFile
+from lib_toolkit.formats.layout import Slot
+from lib_toolkit.model import Checksum
+from lib_toolkit.progress import Progress
+from lib_toolkit.tensors import nbytes, numel
+
+PIECE = 256 << 10
+"""Elements of a tensor that are handled at a time: large enough for the disk, small enough for the cache."""
+
+WRITE = 512 << 10
+"""Bytes of one write; larger ones run on fresh memory pages and are slower."""
+
+Sink = Callable[[int, memoryview], None]
+
+
+@dataclass
+class Outcome:
+    """What a pass found: the CRC-32 of each slot's bytes, and what casts lost, both by key."""
+
+    crcs: dict[str, int] = field(default_factory=dict)
+    narrowing: dict[str, Narrowing] = field(default_factory=dict)
+
+    @property
+    def overflowed(self) -> dict[str, int]:
+        """Keys of tensors with values that the new type cannot hold, and how many."""
+        return {key: lost.overflowed for key, lost in self.narrowing.items() if lost.overflowed}
+
+
+def default_workers() -> int:
+    """Threads for one pass: as many as there are processors, up to four."""
+    return max(1, min(4, os.cpu_count() or 1))
+
+
+def stream(slots: Iterable[Slot], sink: Sink | None, progress: Progress, workers: int | None = None) -> Outcome:
+    """Read every slot's tensor once and hand its bytes to ``sink`` (None: only look at what casts lose).
+
+    As soon as a cast overflows, nothing more is written, and only the remaining casts are looked at: the caller
+    has to change its plan anyway. Raises what reading or writing raises, and CancelledError.
+    """
+    work = _Work(list(slots), sink, progress)
+    threads = [threading.Thread(target=work.run, daemon=True) for _ in range((workers or default_workers()) - 1)]
+    for thread in threads:
+        thread.start()
+    try:
+        work.run()
+    finally:
+        work.stopped = work.stopped or work.error is not None
+        for thread in threads:
+            thread.join()
+    if work.error is not None:
+        raise work.error
+    return work.outcome()
+
+
+class _Work:
+    """The pieces still to do and the results so far, shared by the workers."""
+
+    def __init__(self, slots: list[Slot], sink: Sink | None, progress: Progress) -> None:
+        self.slots = slots
+        self.sink = sink
+        self.progress = progress
+        self.error: BaseException | None = None
+        self.stopped = False
+        self.only_looking = sink is None
+        self._pieces = self._all_pieces()
+        self._lock = threading.Lock()
+        self._one_large = threading.Lock()
+        self._crcs: list[dict[int, tuple[int, int]]] = [{} for _ in slots]
+        self._narrowing: list[Narrowing] = [NOTHING_LOST] * len(slots)
+
+    def _all_pieces(self) -> Iterator[tuple[int, int, int]]:
+        for index, slot in enumerate(self.slots):
+            count = numel(slot.tensor)
+            step = count if slot.tensor.whole else PIECE
+            for start in range(0, count, max(1, step)):
+                yield index, start, min(start + step, count)
+
+    def run(self) -> None:
+        """Do pieces until none is left, another worker failed, or the user cancelled."""
+        try:
+            while True:
+                with self._lock:
+                    piece = None if self.stopped else next(self._pieces, None)
+                if piece is None:
+                    return
+                self._do(*piece)
+        except BaseException as error:
+            with self._lock:
+                self.stopped = True
+                self.error = self.error or error
+
+    def _do(self, index: int, start: int, stop: int) -> None:
+        slot = self.slots[index]
+        tensor = slot.tensor
+        if not self.only_looking or isinstance(tensor, Cast):
+            if tensor.whole:
+                with self._one_large:
+                    self._read_and_write(index, slot, start, stop)
+            else:
+                self._read_and_write(index, slot, start, stop)
+        source = tensor.source if isinstance(tensor, Cast) else tensor
+        self.progress.advance(source.dtype.nbytes(stop - start))
+
+    def _read_and_write(self, index: int, slot: Slot, start: int, stop: int) -> None:
+        tensor = slot.tensor
+        with scratch(tensor.dtype.nbytes(stop - start)) as out:
+            lost = NOTHING_LOST
+            if isinstance(tensor, Cast):
+                lost = tensor.read_counted(start, stop, out)
+            else:
+                tensor.read_into(start, stop, out)
+            data = out.data
+            crc = crc32(data)
+            with self._lock:
+                self._crcs[index][start] = (crc, len(data))
+                if lost:
+                    self._narrowing[index] += lost
+                    self.only_looking = self.only_looking or lost.overflowed > 0
+            if self.sink is not None and not self.only_looking:
+                offset = slot.offset + tensor.dtype.nbytes(start)
+                for position in range(0, len(data), WRITE):
+                    self.sink(offset + position, data[position : position + WRITE])
+
+    def outcome(self) -> Outcome:
+        outcome = Outcome()
+        for slot, parts, lost in zip(self.slots, self._crcs, self._narrowing, strict=True):
+            outcome.crcs[slot.key] = combine(part for _, part in sorted(parts.items()))
+            if lost:
+                outcome.narrowing[slot.key] = lost
+        return outcome
+
+
+def source_bytes(slots: Iterable[Slot]) -> int:
+    """Bytes that a pass over the slots reads from its sources."""
+    return sum(nbytes(s.tensor.source if isinstance(s.tensor, Cast) else s.tensor) for s in slots)
+
+
+class _Ledger:
+    """CRC-32 of everything that was read from the parts of a container that state one."""
+
+    def __init__(self, file: SourceFile, checksums: Iterable[Checksum]) -> None:
+        self._file = file
+        self._sums = sorted(checksums, key=lambda c: c.offset)
+        self._starts = [c.offset for c in self._sums]
+        self._read: list[dict[tuple[int, int], int]] = [{} for _ in self._sums]
+
+    def record(self, offset: int, data: memoryview) -> None:
+        index = bisect_right(self._starts, offset) - 1
+        if index >= 0 and offset + len(data) <= self._sums[index].offset + self._sums[index].length:
+            self._read[index][offset, len(data)] = crc32(data)
+
+    def verify(self) -> None:
+        for checksum, parts in zip(self._sums, self._read, strict=True):
+            if parts and self._crc(checksum, parts) != checksum.crc:
+                raise FormatError(
+                    f"{self._file.path} is damaged: the checksum of {checksum.name!r} in it does not fit; get it again."
+                )
+
+    def _crc(self, checksum: Checksum, parts: dict[tuple[int, int], int]) -> int:
+        position, tiles = checksum.offset, []
+        for (offset, length), crc in sorted(parts.items()):
+            if offset != position:
+                break
+            tiles.append((crc, length))
+            position += length
+        else:
+            if position == checksum.offset + checksum.length:
+                return combine(tiles)
+        return self._read_whole(checksum)
+
+    def _read_whole(self, checksum: Checksum) -> int:
+        """A view used only a part of it, or overlapping parts."""
+        tiles = []
+        with scratch(WRITE) as buffer:
+            for begin in range(0, checksum.length, WRITE):
+                data = buffer.data[: min(WRITE, checksum.length - begin)]
+                self._file.read_at(checksum.offset + begin, data)
+                tiles.append((crc32(data), len(data)))
+        return combine(tiles)
+
+
+@contextmanager
+def verified_reads(file: SourceFile | None, checksums: Iterable[Checksum]) -> Iterator[Callable[[], None]]:
+    """While open, note the checksums of what is read; the function it gives raises FormatError where one is wrong.
+
+    Parts of which nothing was read are not looked at.
+    """
+    if file is None or not (sums := list(checksums)):
+        yield lambda: None
+        return
+    ledger = _Ledger(file, sums)
+
+    def verify() -> None:
+        file.observer = None
+        ledger.verify()
+
+    file.observer = ledger.record
+    try:
+        yield verify
+    finally:
+        file.observer = None

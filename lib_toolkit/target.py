@@ -1,0 +1,315 @@
+"""The place of a new file: checks before any work, a temporary file, and the step that makes it final.
+
+A final name never holds a part of a file: everything is written to a temporary file in the same folder, which
+is renamed when it is complete, synced and verified. Temporary files that a killed process left behind are
+removed by the next write into that folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lib_toolkit.errors import TargetError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_TEMPORARY = re.compile(r"^\.model-toolkit-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.part$")
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?$", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+_LONGEST_NAME = 255
+_PATIENCE = 5.0
+_ROOM = 16 << 20
+"""Bytes that a disk keeps free beside the new file."""
+
+_mine: set[str] = set()
+"""Temporary files that this process is writing now, for systems without file locks."""
+
+
+def safe_output_name(name: str) -> str:
+    """``name`` if it can be a bare file name on every system. Raises UsageError with the reason otherwise."""
+    if not name or name in {".", ".."}:
+        raise UsageError("The new file needs a name.")
+    if bad := _FORBIDDEN.search(name):
+        raise UsageError(
+            f"{name!r} cannot be a file name: {bad.group()!r} may not stand in it; use letters and digits."
+        )
+    if name[-1] in ". " or name[0] == " ":
+        raise UsageError(f"{name!r} cannot be a file name on every system: it begins or ends in a blank or a dot.")
+    if _RESERVED.match(name):
+        raise UsageError(f"{name!r} is a device name on Windows; choose another one.")
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"{name!r} is not valid text; choose another name.") from None
+    if length > _LONGEST_NAME:
+        raise UsageError(f"The name {name[:40]!r}… is longer than {_LONGEST_NAME} bytes; choose a shorter one.")
+    return name
+
+
+def free_name(folder: Path, stem: str, ending: str) -> Path:
+    """``stem + ending`` in ``folder``, or the first of stem(1), stem(2) … that does not exist."""
+    path, number = folder / f"{stem}{ending}", 0
+    while os.path.lexists(path):
+        number += 1
+        path = folder / f"{stem}({number}){ending}"
+    return path
+
+
+def check_target(
+    path: Path,
+    size: int,
+    sources: tuple[Path, ...] = (),
+    force: bool = False,
+    in_use: Callable[[Path], bool] | None = None,
+) -> Path:
+    """Make sure that ``size`` bytes can be written to ``path``; returns the path with links resolved.
+
+    ``in_use`` tells of files that may never be replaced (the checkpoint that a WebUI has loaded). Raises
+    UsageError for a name that cannot be, TargetError for everything else; nothing is changed on disk.
+    """
+    safe_output_name(path.name)
+    folder = path.parent
+    if not folder.is_dir():
+        raise TargetError(f"The folder {folder} does not exist; make it first, or choose another one.")
+    if path.is_dir():
+        raise TargetError(f"{path} is a folder; give the name of a file in it.")
+    for source in sources:
+        if _same_file(path, source):
+            raise TargetError(f"{path} is the source itself, which is never overwritten; choose another name.")
+    if in_use is not None and in_use(path):
+        raise TargetError(f"{path.name} is the model that the WebUI has loaded; choose another name.")
+    if os.path.lexists(path):
+        if not force:
+            raise TargetError(f"{path} exists already; choose another name, or allow it to be replaced (--force).")
+        path = path.resolve()
+    _check_folder(path.parent, size)
+    return path
+
+
+def _check_folder(folder: Path, size: int) -> None:
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise TargetError(f"The folder {folder} cannot be used: {error}.") from None
+    if free < size + _ROOM:
+        raise TargetError(
+            f"{folder} has {free:,} bytes free, the new file takes {size:,}; make room, or choose another disk."
+        )
+    probe = folder / _temporary_name()
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        probe.unlink()
+    except OSError as error:
+        raise TargetError(f"Nothing can be written to {folder}: {error.strerror}; choose another folder.") from None
+
+
+def _same_file(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:
+        return path.resolve() == source.resolve()
+
+
+def _temporary_name() -> str:
+    return f".model-toolkit-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+class TemporaryFile:
+    """An exclusively created file beside its final name, with positional writes from any thread.
+
+    Leaving the ``with`` block removes it, unless ``commit`` has given it its final name.
+    """
+
+    def __init__(self, final: Path) -> None:
+        """Create the file and take its lock. Raises TargetError when the folder does not allow it."""
+        self.final = final
+        remove_stale(final.parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        try:
+            self.path, self._fd = self._create(flags)
+        except OSError as error:
+            raise TargetError(
+                f"Nothing can be written to {final.parent}: {error.strerror}; choose another folder."
+            ) from None
+        _mine.add(self.path.name)
+        self._open = True
+        self._exists = True
+
+    def _create(self, flags: int) -> tuple[Path, int]:
+        while True:
+            path = self.final.parent / _temporary_name()
+            fd = os.open(path, flags, 0o666)
+            if fcntl is None:
+                return path, fd
+            # Another process may take the new file for a stale one before it is locked: then make another.
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                ours = path.stat().st_ino == os.fstat(fd).st_ino
+            except (BlockingIOError, FileNotFoundError):
+                ours = False
+            except OSError:  # a file system without locks
+                ours = True
+            if ours:
+                return path, fd
+            os.close(fd)
+
+    def write_at(self, offset: int, data: memoryview) -> None:
+        """Write all of ``data`` at ``offset``. Raises TargetError when the disk is full or fails."""
+        try:
+            if hasattr(os, "pwrite"):
+                while len(data):
+                    count = os.pwrite(self._fd, data, offset)
+                    offset, data = offset + count, data[count:]
+            else:
+                self._write_by_handle(offset, data)
+        except OSError as error:
+            raise TargetError(f"{self.final.name} could not be written: {error.strerror}; nothing was kept.") from error
+
+    def _write_by_handle(self, offset: int, data: memoryview) -> None:
+        with self.path.open("r+b", buffering=0) as handle:
+            handle.seek(offset)
+            while len(data):
+                data = data[handle.write(data) :]
+
+    def sync(self) -> None:
+        """Bring the bytes to the disk. Raises TargetError when that fails."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise TargetError(f"{self.final.name} could not be written: {error.strerror}; nothing was kept.") from error
+
+    def commit(self, force: bool = False) -> None:
+        """Give the file its final name, replacing another one only with ``force``; sync the folder.
+
+        Raises TargetError when the name was taken meanwhile, or the system refuses.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        if sys.platform == "win32":
+            self._close()
+        while True:
+            try:
+                _rename(self.path, self.final, force)
+                break
+            except FileExistsError:
+                raise TargetError(f"{self.final} has come into being meanwhile; choose another name.") from None
+            except OSError as error:
+                # Windows: virus scanners and previews hold new files for a moment.
+                if not isinstance(error, PermissionError) or time.monotonic() > deadline:
+                    raise TargetError(
+                        f"{self.final} could not be put in place: {error.strerror}; is it in use?"
+                    ) from error
+                time.sleep(0.1)
+        self._exists = False
+        self._close()
+        _sync_folder(self.final.parent)
+
+    def _close(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._fd)
+
+    def __enter__(self) -> TemporaryFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+        if self._exists:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        _mine.discard(self.path.name)
+
+
+def _rename(temporary: Path, final: Path, force: bool) -> None:
+    if force:
+        temporary.replace(final)
+        return
+    if sys.platform == "win32":
+        temporary.rename(final)  # refuses an existing name there
+        return
+    if hasattr(os, "link"):
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            raise
+        except OSError:
+            pass  # a file system without hard links (FAT, some network shares)
+        else:
+            temporary.unlink()
+            return
+    if os.path.lexists(final):
+        raise FileExistsError(final)
+    temporary.rename(final)
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Remove temporary files of ours in ``folder`` whose writer no longer lives; returns what was removed."""
+    removed = []
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            match = _TEMPORARY.match(path.name)
+            if match and path.name not in _mine and match["host"] == _HOST:
+                with contextlib.suppress(OSError):
+                    if _remove_if_stale(path, int(match["pid"])):
+                        removed.append(path)
+    return removed
+
+
+def _remove_if_stale(path: Path, pid: int) -> bool:
+    """A living writer holds a lock on its file; where there are no locks, its process is looked for."""
+    if fcntl is None:
+        # On Windows an open file cannot be deleted, so that unlink itself decides.
+        if sys.platform != "win32" and _lives(pid):
+            return False
+        path.unlink()
+        return True
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        if _lives(pid):
+            return False
+    else:
+        path.unlink()  # still under the lock
+        return True
+    finally:
+        os.close(handle)
+    path.unlink()
+    return True
+
+
+def _lives(pid: int) -> bool:
+    """Whether another process of that number runs; our own files are told by ``_mine``."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return pid != os.getpid()

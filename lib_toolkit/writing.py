@@ -1,0 +1,235 @@
+"""Carry out a plan: check, stream, sync, read back, verify, rename. A failure at any step leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lib_toolkit.casting import Cast, Narrowing, scratch
+from lib_toolkit.crc import combine, crc32
+from lib_toolkit.dtypes import DType
+from lib_toolkit.errors import FormatError, TargetError, VerificationError
+from lib_toolkit.files import SourceFile
+from lib_toolkit.formats.layout import Frame, Layout, Slot
+from lib_toolkit.formats.opening import open_model
+from lib_toolkit.hashing import FileHashes, SourceHasher
+from lib_toolkit.plan import Changed, Plan
+from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.streaming import WRITE, Outcome, source_bytes, stream, verified_reads
+from lib_toolkit.target import TemporaryFile, check_target
+from lib_toolkit.tensors import Stored, nbytes
+
+_GROWTH_FACTOR, _GROWTH_FLOOR = 4, 1 << 30
+"""A result may be four times its source and 1 GiB: tied and expanded tensors of a hostile file must not fill a disk."""
+
+_KNOWN_TO_OLD_LIBRARIES = frozenset(DType) - {
+    DType.C64,
+    DType.F4,
+    DType.F6_E2M3,
+    DType.F6_E3M2,
+    DType.F8_E8M0,
+    DType.F8_E4M3FNUZ,
+    DType.F8_E5M2FNUZ,
+}
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How to write. ``strict`` refuses to keep a tensor at its type when a cast would overflow. ``hash_source`` reads
+    the whole source for its hashes. ``in_use`` tells of files that may never be replaced."""
+
+    file_format: str = "safetensors"
+    force: bool = False
+    strict: bool = False
+    hash_source: bool = False
+    read_back: bool = True
+    workers: int | None = None
+    in_use: Callable[[Path], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished file. ``plan`` is what was carried out: tensors that would overflow have kept their type in it."""
+
+    path: Path
+    size: int
+    plan: Plan
+    narrowing: Mapping[str, Narrowing] = field(default_factory=dict)
+    hashes: FileHashes | None = None
+
+
+def check(plan: Plan, path: Path, options: WriteOptions) -> Path:
+    """Everything about the target that can be known before any work; returns the path with links resolved.
+
+    Raises UsageError or TargetError with the reason.
+    """
+    layout = plan.layout(options.file_format, options.hash_source)
+    _check_growth(plan, layout)
+    return check_target(path, layout.size, (plan.source.origin.path,), options.force, options.in_use)
+
+
+def look_ahead(plan: Plan, options: WriteOptions, progress: Progress = SILENT) -> tuple[Plan, Mapping[str, Narrowing]]:
+    """What a write would find out about casts, without writing: the plan as it would be carried out.
+
+    Raises TargetError when ``strict`` is asked for and a value would overflow.
+    """
+    casts = [s for s in plan.layout(options.file_format, options.hash_source).slots if isinstance(s.tensor, Cast)]
+    progress.start("looking for values that overflow", source_bytes(casts))
+    with verified_reads(plan.source.origin.file, plan.source.checksums) as verify:
+        outcome = stream(casts, None, progress, options.workers)
+        verify()
+    return _settle(plan, outcome, options.strict), outcome.narrowing
+
+
+def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress: Progress = SILENT) -> Written:
+    """Write the plan to ``path`` in one streaming pass.
+
+    The final name appears only when the file is complete, synced and verified. Raises UsageError, TargetError,
+    FormatError, VerificationError or CancelledError; in each case nothing is left behind.
+    """
+    options = options or WriteOptions()
+    path = check(plan, path, options)
+    origin = plan.source.origin
+    with ExitStack() as stack:
+        hasher = None
+        if options.hash_source:
+            if origin.file is None:
+                raise TargetError(f"{plan.source.name} is not open, so its hashes cannot be taken; load it again.")
+            hasher = SourceHasher(origin.file, origin.format == "safetensors")
+            stack.callback(hasher.stop)
+        kept: dict[str, Narrowing] = {}
+        while True:
+            with TemporaryFile(path) as file:
+                layout = plan.layout(options.file_format, options.hash_source)
+                outcome = _fill(plan, layout, file, options, progress)
+                revised = _settle(plan, outcome, options.strict)
+                if revised is not plan:
+                    kept |= {key: outcome.narrowing[key] for key in outcome.overflowed}
+                    plan = revised
+                    check(plan, path, options)
+                    continue
+                hashes = hasher.result(progress) if hasher else None
+                _finish(plan, layout, file, outcome, hashes, options, progress)
+                file.commit(options.force)
+            return Written(path, layout.size, plan, kept | outcome.narrowing, hashes)
+
+
+def _fill(plan: Plan, layout: Layout, file: TemporaryFile, options: WriteOptions, progress: Progress) -> Outcome:
+    progress.start("writing", source_bytes(layout.slots))
+    with verified_reads(plan.source.origin.file, plan.source.checksums) as verify:
+        outcome = stream(layout.slots, file.write_at, progress, options.workers)
+        verify()
+    return outcome
+
+
+def _finish(
+    plan: Plan,
+    layout: Layout,
+    file: TemporaryFile,
+    outcome: Outcome,
+    hashes: FileHashes | None,
+    options: WriteOptions,
+    progress: Progress,
+) -> None:
+    metadata = plan.final_metadata(options.file_format, hashes.as_dict() if hashes else None)
+    frame = layout.frame(metadata, outcome.crcs)
+    for offset, data in frame:
+        file.write_at(offset, memoryview(data))
+    file.sync()
+    if plan.source.origin.file is not None:
+        plan.source.origin.file.check_unchanged()
+    if options.read_back:
+        _read_back(layout, frame, outcome.crcs, file.path, options.workers, progress)
+    _reopen(plan, file.path, options.file_format)
+    progress.check()
+
+
+def _settle(plan: Plan, outcome: Outcome, strict: bool) -> Plan:
+    """The plan in which tensors that overflowed keep their type; the same object when there is none."""
+    kept = outcome.overflowed
+    if not kept:
+        return plan
+    names = ", ".join(list(kept)[:3]) + (" …" if len(kept) > 3 else "")
+    first = plan.tensors[next(iter(kept))]
+    sentence = f"{sum(kept.values()):,} values in {len(kept)} tensors are too large for {first.dtype.name} ({names})"
+    if strict:
+        raise TargetError(
+            f"{plan.source.name}: {sentence}; nothing was written. Choose bf16 or fp32, or leave out --strict."
+        )
+    tensors = dict(plan.tensors)
+    for key in kept:
+        cast = tensors[key]
+        assert isinstance(cast, Cast)
+        tensors[key] = cast.source
+    return replace(
+        plan,
+        tensors=tensors,
+        changed=tuple(change for change in plan.changed if change.key not in kept)
+        + tuple(
+            Changed(key, f"kept at {tensors[key].dtype.name}: {count:,} values would overflow")
+            for key, count in kept.items()
+        ),
+        warnings=(*plan.warnings, f"{sentence}; these tensors keep their type."),
+    )
+
+
+def _check_growth(plan: Plan, layout: Layout) -> None:
+    bound = _GROWTH_FACTOR * plan.source.origin.size + _GROWTH_FLOOR
+    if layout.size > bound:
+        raise TargetError(
+            f"{plan.source.name} would grow from {plan.source.origin.size:,} to {layout.size:,} bytes, beyond all that "
+            "an honest model needs; it repeats the same values as many tensors, and was refused."
+        )
+
+
+def _read_back(
+    layout: Layout, frame: Frame, crcs: Mapping[str, int], path: Path, workers: int | None, progress: Progress
+) -> None:
+    """Compare what the file holds now with the checksums taken while it was written."""
+    progress.start("verifying", sum(nbytes(slot.tensor) for slot in layout.slots))
+    with SourceFile(path) as file:
+        again = [Slot(s.key, Stored(file, s.offset, s.tensor.dtype, s.tensor.shape), s.offset) for s in layout.slots]
+        found = stream(again, lambda offset, data: None, progress, workers).crcs
+        bad = [key for key in crcs if found[key] != crcs[key]]
+        if bad or file.size != layout.size or any(_crc_of(file, o, len(d)) != crc32(memoryview(d)) for o, d in frame):
+            raise VerificationError(
+                f"What was written does not read back as it should ({', '.join(bad[:3]) or 'header'}); "
+                "the result was removed, the source is untouched. Check the disk."
+            )
+
+
+def _crc_of(file: SourceFile, offset: int, length: int) -> int:
+    parts = []
+    with scratch(WRITE) as buffer:
+        for begin in range(0, length, WRITE):
+            data = buffer.data[: min(WRITE, length - begin)]
+            file.read_at(offset + begin, data)
+            parts.append((crc32(data), len(data)))
+    return combine(parts)
+
+
+def _reopen(plan: Plan, path: Path, file_format: str) -> None:
+    """Our own strict reader, and for safetensors the library that everybody else uses, must accept the file."""
+    try:
+        with open_model(path) as model:
+            found = {key: (tensor.dtype, tensor.shape) for key, tensor in model.tensors.items()}
+    except FormatError as error:
+        raise VerificationError(f"The new file could not be opened again ({error}); it was removed.") from error
+    if found != {key: (tensor.dtype, tensor.shape) for key, tensor in plan.tensors.items()}:
+        raise VerificationError("The new file does not hold the tensors that were written; it was removed.")
+    if file_format == "safetensors" and all(t.dtype in _KNOWN_TO_OLD_LIBRARIES for t in plan.tensors.values()):
+        _open_with_library(path, set(plan.tensors))
+
+
+def _open_with_library(path: Path, keys: set[str]) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as file:
+            found = set(file.keys())
+    except SafetensorError as error:
+        raise VerificationError(f"The safetensors library refuses the new file ({error}); it was removed.") from error
+    if found != keys:
+        raise VerificationError("The safetensors library finds other tensors in the new file; it was removed.")

@@ -1,0 +1,216 @@
+"""Where a file may go, and that nothing is ever lost on the way there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from lib_toolkit import target
+from lib_toolkit.errors import TargetError, UsageError
+from lib_toolkit.target import TemporaryFile, check_target, free_name, remove_stale, safe_output_name
+
+BAD_NAMES = [
+    "", ".", "..", "a/b", "a\\b", "../x.safetensors", "/etc/x", "C:\\x.safetensors", "c:x", "a\0b", "a\nb", "x ", " x",
+    "x.", "CON", "con.safetensors", "nul", "LPT1.ckpt", "COM9", "aux.txt", "x" * 256, "ü" * 128, "a\u202egpj.ckpt",
+    "a*b", "a?b", 'a"b', "a<b", "a|b", "\x7f", "a\u200fb", "\ud800.ckpt",
+]  # fmt: skip
+GOOD_NAMES = ["model.safetensors", "Anything-v3.0.ckpt", "模型.safetensors", "a b.ckpt", "constant.ckpt", "x" * 255]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_names_are_refused_in_one_sentence(name):
+    with pytest.raises(UsageError) as error:
+        safe_output_name(name)
+    assert "\n" not in str(error.value).replace(repr(name), "")
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_good_names_stay(name):
+    assert safe_output_name(name) == name
+
+
+def test_existing_file_is_refused_and_allowed_with_force(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+    with pytest.raises(TargetError, match="exists already"):
+        check_target(path, 10)
+    assert check_target(path, 10, force=True) == path
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("way", ["same", "symlink", "hard link", "dotted"])
+def test_the_source_is_never_a_target(tmp_path, way):
+    source = tmp_path / "a.safetensors"
+    source.write_bytes(b"data")
+    path = {"same": source, "dotted": tmp_path / ".." / tmp_path.name / "a.safetensors"}.get(way, tmp_path / "b.ckpt")
+    if way == "symlink":
+        path.symlink_to(source)
+    elif way == "hard link":
+        path.hardlink_to(source) if hasattr(os, "link") else pytest.skip("no hard links here")
+    with pytest.raises(TargetError, match="source itself"):
+        check_target(path, 10, (source,), force=True)
+    assert source.read_bytes() == b"data"
+
+
+def test_other_targets_that_cannot_be(tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "used.safetensors").write_bytes(b"x")
+    with pytest.raises(TargetError, match="does not exist"):
+        check_target(tmp_path / "missing" / "a.safetensors", 10)
+    with pytest.raises(TargetError, match="is a folder"):
+        check_target(tmp_path / "folder.safetensors", 10)
+    with pytest.raises(TargetError, match="make room"):
+        check_target(tmp_path / "a.safetensors", 1 << 60)
+    with pytest.raises(TargetError, match="loaded"):
+        check_target(tmp_path / "used.safetensors", 10, force=True, in_use=lambda path: path.name.startswith("used"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.safetensors", "used.safetensors"]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_without_rights(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(TargetError, match="Nothing can be written"):
+        check_target(tmp_path / "a.safetensors", 10)
+
+
+def test_a_symlink_is_written_through(tmp_path):
+    (tmp_path / "real").mkdir()
+    real = tmp_path / "real" / "m.safetensors"
+    real.write_bytes(b"old")
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(real)
+    path = check_target(link, 3, force=True)
+    with TemporaryFile(path) as file:
+        file.write_at(0, memoryview(b"new"))
+        file.commit(force=True)
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+
+
+def test_commit_and_what_an_error_leaves(tmp_path):
+    path = tmp_path / "a.bin"
+    with TemporaryFile(path) as file:
+        file.write_at(3, memoryview(b"def"))
+        file.write_at(0, memoryview(b"abc"))
+        file.sync()
+        assert not path.exists()
+        file.commit()
+    assert path.read_bytes() == b"abcdef"
+    with pytest.raises(RuntimeError), TemporaryFile(tmp_path / "b.bin") as file:
+        file.write_at(0, memoryview(b"abc"))
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_name_taken_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "a.bin"
+    with pytest.raises(TargetError, match="meanwhile"), TemporaryFile(path) as file:
+        file.write_at(0, memoryview(b"mine"))
+        path.write_bytes(b"theirs")
+        file.commit()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+    assert path.read_bytes() == b"theirs"
+
+
+def test_umask_decides_the_rights(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with TemporaryFile(tmp_path / "a.bin") as file:
+            file.commit()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o644
+
+
+WRITER = textwrap.dedent(
+    """
+    import sys, time
+    sys.path.insert(0, {root!r})
+    from pathlib import Path
+    from lib_toolkit.target import TemporaryFile
+    with TemporaryFile(Path({folder!r}) / "a.bin") as file:
+        file.write_at(0, memoryview(b"half"))
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+)
+
+
+def test_leftovers_of_a_killed_writer_go_and_those_of_a_living_one_stay(tmp_path):
+    root = str(Path(__file__).parent.parent)
+    code = WRITER.format(root=root, folder=str(tmp_path))
+    dead, alive = (subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2))
+    try:
+        for process in (dead, alive):
+            assert process.stdout.readline().strip() == b"ready"
+        dead.kill()
+        dead.wait()
+        assert len(list(tmp_path.glob(".model-toolkit-*"))) == 2
+        removed = remove_stale(tmp_path)
+        assert len(removed) == 1
+        assert f"-{dead.pid}-" in removed[0].name
+        assert [f"-{alive.pid}-" in p.name for p in tmp_path.iterdir()] == [True]
+    finally:
+        for process in (dead, alive):
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def test_own_temporary_file_is_not_stale(tmp_path):
+    with TemporaryFile(tmp_path / "a.bin") as file:
+        assert remove_stale(tmp_path) == []
+        assert file.path.exists()
+
+
+def test_foreign_files_are_left_alone(tmp_path):
+    own = f".model-toolkit-{target._HOST}-1.part"
+    names = [".model-toolkit-00000000-1-deadbeef.part", ".model-toolkit.part", "x.part", own]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    assert remove_stale(tmp_path) == []
+
+
+RACER = textwrap.dedent(
+    """
+    import sys
+    sys.path.insert(0, {root!r})
+    from pathlib import Path
+    from lib_toolkit.errors import TargetError
+    from lib_toolkit.target import TemporaryFile
+    who, folder, won = sys.argv[1], Path({folder!r}), 0
+    for number in range(100):
+        try:
+            with TemporaryFile(folder / f"{{number}}.bin") as file:
+                file.write_at(0, memoryview(who.encode() * 1000))
+                file.commit()
+            won += 1
+        except TargetError:
+            pass
+    print(won)
+    """
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="without hard links the last step is not atomic")
+def test_two_processes_never_overwrite_each_other(tmp_path):
+    code = RACER.format(root=str(Path(__file__).parent.parent), folder=str(tmp_path))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    racers = [subprocess.Popen([sys.executable, "-c", code, who], **pipes) for who in "AB"]
+    results = [racer.communicate() for racer in racers]
+    assert [error for _, error in results] == [b"", b""]
+    assert sum(int(out) for out, _ in results) == 100
+    assert len(list(tmp_path.iterdir())) == 100
+    assert all(path.read_bytes() in (b"A" * 1000, b"B" * 1000) for path in tmp_path.iterdir())
+
+
+def test_free_name_counts_up(tmp_path):
+    assert free_name(tmp_path, "a", ".ckpt").name == "a.ckpt"
+    (tmp_path / "a.ckpt").touch()
+    (tmp_path / "a(1).ckpt").touch()
+    assert free_name(tmp_path, "a", ".ckpt").name == "a(2).ckpt"
