@@ -10,6 +10,7 @@ from types import TracebackType
 from lib_toolkit.files import SourceFile
 from lib_toolkit.tensors import Tensor, nbytes, numel
 
+
 @dataclass(frozen=True)
 class Origin:
     """Where a model came from. ``format``: ``safetensors``, ``torch-zip``, ``torch-legacy`` or ``pickle``."""

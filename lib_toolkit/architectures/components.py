@@ -49,7 +49,7 @@ def _unet(name: str, cls: str, identity: str, family: UNet) -> tuple[Component, 
 
 _XL = sized(320, (1, 2, 4), (0, 2, 10), context=2048, linear=True, vector=2816)
 _V2 = sized(context=1024, linear=True)
-_XL_DEMO = sized(32, (1, 1, 2), (0, 1, 2), context=128, linear=True, vector=160)
+_XL_DEMO = sized(32, (1, 1, 2), (0, 1, 2), context=96, linear=True, vector=160)
 _V1_DEMO = sized(32, (1, 1, 2, 2), context=64)
 
 
@@ -99,7 +99,7 @@ _CLIP_G_HF = CLIPText(layers=32, width=1280, ff=5120, projected=True, spare_last
 _WD = OpenCLIPText(layers=23, projected=False)
 _H_HF = CLIPText(layers=23, width=1024, ff=4096)
 _DEMO_CLIP = CLIPText(layers=2, width=64, ff=256, vocab=1000)
-_DEMO_CLIP_L = replace(_DEMO_CLIP, layers=3, spare_last=True)
+_DEMO_CLIP_L = replace(_DEMO_CLIP, layers=3, width=32, ff=128, spare_last=True)
 _DEMO_CLIP_G = OpenCLIPText(layers=3, width=64, vocab=1000, spare_last=True)
 
 _TEXT_ENCODERS = (
@@ -138,7 +138,7 @@ _VAES = (
         "VAE-KL-16ch", "VAE-KL-16ch", "vae-kl-16ch", "vae", KLVAE(latent=16, quant=False), _VAE_LAYOUTS, _VAE_PLACES
     ),
     Component(
-        "VAE-v1-Demo", "VAE-v1-Demo", "vae-demo", "vae", KLVAE(widths=(32, 32, 64, 64)), _VAE_LAYOUTS, _VAE_PLACES
+        "VAE-v1-Demo", "VAE-v1-Demo", "vae-demo", "vae", KLVAE(widths=(32, 32, 32, 64)), _VAE_LAYOUTS, _VAE_PLACES
     ),
 )
 

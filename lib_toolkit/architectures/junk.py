@@ -64,7 +64,7 @@ _SCALES = frozenset(
         "g_idx",
     }
 )
-_SCALE_PARTS = re.compile(r"\.(?:nested_|quant_state\.|quant_map|absmax)")
+_SCALE_PARTS = re.compile(r"\.(?:nested_|quant_state\.|(?:quant_map|absmax)(?:\.|$))")
 
 
 EMA = "EMA copy, used only for training further"

@@ -51,9 +51,9 @@ class UNet(Family):
     written = ("ldm", "diffusers")
     derived: ClassVar[Mapping[str, Callable[[str], str]]] = {"ema": undotted}
     signs: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "ldm": ("input_blocks.", "middle_block.", "output_blocks."),
-        "diffusers": ("down_blocks.", "mid_block.", "up_blocks."),
-        "ema": ("input_blocks", "middle_block", "output_blocks"),
+        "ldm": ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out."),
+        "diffusers": ("down_blocks.", "mid_block.", "up_blocks.", "add_embedding.", "class_embedding."),
+        "ema": ("input_blocks", "middle_block", "output_blocks", "time_embed", "label_emb", "out"),
     }
 
     layout: str = "ldm"

@@ -38,5 +38,5 @@ def _inspect(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(identification_json(model, found, options.keys), indent=2))
         else:
-            print(identification_text(model, found))
+            print(identification_text(model, found, keys=options.keys))
     return 0

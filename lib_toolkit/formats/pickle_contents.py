@@ -15,8 +15,8 @@ from lib_toolkit.formats.pickle_nodes import Bag, Call, Mapping, Name, Persisten
 from lib_toolkit.formats.pickle_values import ArrayRef, MalformedError, Opaque, Placeholder, TensorRef
 from lib_toolkit.formats.torch_objects import recognise
 
-MAX_VISITS = 2_000_000
-MAX_PATH_TEXT = 128 << 20
+MAX_VISITS = 1_000_000
+MAX_PATH_TEXT = 32 << 20
 """Letters of all paths together."""
 _MAX_KEY_PARTS = 8
 

@@ -165,14 +165,31 @@ def _from_type(_call: Call, args: _Args) -> object:
 
 
 def _parameters(call: Call, _args: _Args) -> object:
-    if isinstance(call.state, Mapping) and len(call.state.pairs) <= _MAX_ATTRIBUTES:
-        for key, value in call.state.pairs:
-            if isinstance(key, str) and key == "_parameters" and isinstance(value, (Call, Mapping)):
-                return value
-    raise UnfitError
+    """The ``_parameters`` of a module that is nothing but a dict of them."""
+    attributes = _attributes(call)
+    if any(isinstance(held, (Call, Mapping)) and held.pairs for held in map(attributes.get, ("_buffers", "_modules"))):
+        raise UnfitError
+    found = attributes.get("_parameters")
+    if not isinstance(found, (Call, Mapping)):
+        raise UnfitError
+    return found
+
+
+def _attributes(call: Call) -> dict[str, object]:
+    """The state of an object whose attributes are few. Raises UnfitError for other states."""
+    if call.state is None:
+        return {}
+    if not isinstance(call.state, Mapping) or len(call.state.pairs) > _MAX_ATTRIBUTES:
+        raise UnfitError
+    if not all(isinstance(key, str) for key, _ in call.state.pairs):
+        raise UnfitError
+    return {str(key): value for key, value in call.state.pairs}
 
 
 def _mapping(call: Call, args: _Args) -> Mapping:
+    # PyTorch attaches versions of modules to a state dict; anything else could be of weight.
+    if _attributes(call).keys() - {"_metadata"}:
+        raise UnfitError
     pairs: Pairs = []
     for arg in args:
         if isinstance(arg, Mapping):

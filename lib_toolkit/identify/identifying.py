@@ -80,7 +80,7 @@ def _checkpoint(model: Model, matches: Sequence[Match], rejected: Sequence[Rejec
     whole = count_bytes(model.tensors.values())
     unknown = sum(entry.bytes for entry in leftovers.unknown)
     verdict = decide(matches, unknown / whole if whole else 0.0)
-    verdict = replace(verdict, rejected=(*rejected, *verdict.rejected))
+    verdict = replace(verdict, rejected=(*verdict.rejected, *rejected))
     matches = tuple(replace(match, extra=_extra(match, leftovers.unknown)) for match in matches)
     notes = remarks.notes(verdict, matches, leftovers.protected, ema_alone)
     return _conclude(model, verdict, matches, leftovers, sorted_out.buffers, notes)

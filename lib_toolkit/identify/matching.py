@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from lib_toolkit.architectures import prefixes
 from lib_toolkit.architectures.components import COMPONENTS, FAMILIES, Component
-from lib_toolkit.architectures.family import Family, Presence, Shapes, TableTooLargeError
+from lib_toolkit.architectures.family import Family, Presence, Shape, Shapes, TableTooLargeError
 from lib_toolkit.architectures.junk import is_scale, layer_of_scale
 from lib_toolkit.identify.evidence import Match, Rejected, WrongShape
 from lib_toolkit.tensors import Tensor, nbytes, numel
@@ -100,9 +100,9 @@ class Fit:
         return (
             imperfect,
             imperfect and not only_lacks,
-            self.distance + self.extra if imperfect else 0,
+            # What is unexplained counts like what is lacking; the group is one, so that more explained is less left.
+            self.distance - len(self.present),
             self.component is None,
-            self.extra,
             not self.at_home,
             len(self.missing_optional),
             self.family.layouts.index(self.family.layout),
@@ -140,40 +140,29 @@ def fit(component: Component | None, family: Family, group: Group) -> Fit | None
         entries = family.entries(limit if component is None else None)
     except TableTooLargeError:
         return None
-    column = family.layouts.index(family.layout)
-    present: list[str] = []
-    missing: list[str] = []
-    missing_optional: list[str] = []
-    wrong: list[WrongShape] = []
-    required = 0
-    for entry in entries:
-        key = entry.names[column]
-        needed = entry.presence is Presence.REQUIRED
-        required += needed
-        found = group.shapes.get(key)
-        if found is None:
-            if needed:
-                missing.append(key)
-            elif entry.presence is Presence.OPTIONAL:
-                missing_optional.append(key)
-            continue
-        present.append(key)
-        if found != entry.shapes[column] and not _packed(key, group):
-            wrong.append(WrongShape(key, entry.shapes[column], found))
+    column, shapes = family.layouts.index(family.layout), group.shapes
+    there = [entry for entry in entries if entry.names[column] in shapes]
+    absent = [entry for entry in entries if entry.names[column] not in shapes]
+    present = frozenset(entry.names[column] for entry in there)
     signs = family.signs[family.layout]
-    extra = group.signed(signs) - sum(key.startswith(signs) for key in present)
-    at_home = component is not None and group.prefix in component.homes
     return Fit(
-        component,
-        family,
-        frozenset(present),
-        tuple(missing),
-        tuple(missing_optional),
-        tuple(wrong),
-        extra,
-        required,
-        at_home,
+        component=component,
+        family=family,
+        present=present,
+        missing=tuple(entry.names[column] for entry in absent if entry.presence is Presence.REQUIRED),
+        missing_optional=tuple(entry.names[column] for entry in absent if entry.presence is Presence.OPTIONAL),
+        wrong=tuple(_wrong_shapes(((entry.names[column], entry.shapes[column]) for entry in there), group)),
+        extra=group.signed(signs) - sum(key.startswith(signs) for key in present),
+        required=sum(entry.presence is Presence.REQUIRED for entry in entries),
+        at_home=component is not None and group.prefix in component.homes,
     )
+
+
+def _wrong_shapes(expected: Iterable[tuple[str, Shape]], group: Group) -> Iterator[WrongShape]:
+    for key, shape in expected:
+        found = group.shapes[key]
+        if found != shape and not _packed(key, group):
+            yield WrongShape(key, shape, found)
 
 
 def _packed(key: str, group: Group) -> bool:

@@ -12,6 +12,7 @@ _MOST = 0.5
 """Share of a file's bytes beyond which unknown tensors, not the components found, say what it is."""
 
 _REJECTED = 6
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def decide(matches: Sequence[Match], unknown_share: float) -> Verdict:
     # The EMA copy counts as a part of its own only where it is all that there is.
     counted = [match for match in matches if match.layout != "ema"] or list(matches)
     verdict = _single(counted[0], scores) if len(counted) == 1 else _several(counted, scores)
-    return replace(verdict, rejected=_rejected(scores, verdict.architecture, matches))
+    return replace(verdict, rejected=_rejected(scores, None, matches))
 
 
 def _score(architecture: Architecture, matches: Sequence[Match]) -> _Score:
@@ -140,11 +141,15 @@ def _absent(score: _Score) -> tuple[Part, ...]:
 
 
 def _rejected(scores: Sequence[_Score], chosen: Architecture | None, matches: Sequence[Match]) -> tuple[Rejected, ...]:
+    """Candidates and why they are not it, the nearest first; ``chosen`` is what a whole file is."""
     found = {match.component.name: match for match in matches}
     classes = {match.component.cls for match in matches if match.complete}
     others = [score for score in scores if score.architecture is not chosen and _worth_telling(score, matches)]
     others.sort(key=lambda score: (*(-count for count in score.evidence), score.architecture.name))
-    return tuple(Rejected(score.architecture.name, _reason(score, found, classes)) for score in others[:_REJECTED])
+    return tuple(
+        Rejected(score.architecture.name, _reason(score, found, classes), _examples(score))
+        for score in others[:_REJECTED]
+    )
 
 
 def _worth_telling(score: _Score, matches: Sequence[Match]) -> bool:
@@ -156,12 +161,37 @@ def _worth_telling(score: _Score, matches: Sequence[Match]) -> bool:
 
 
 def _reason(score: _Score, found: Mapping[str, Match], classes: set[str]) -> str:
-    missing = [part for part in score.lacking if part.cls not in classes]
+    faults = [_fault(score.filled[part.prefix]) for part in score.lacking if part.prefix in score.filled]
+    missing = [part for part in score.lacking if part.cls not in classes and part.prefix not in score.filled]
     if missing:
-        return "missing classes: " + ", ".join(part.cls for part in missing)
+        faults.append("missing classes: " + ", ".join(part.cls for part in missing))
+    if faults:
+        return "; ".join(faults)
     wanted = [part for part in score.lacking if not set(part.components) & found.keys()]
     if wanted:
         return "missing components: " + ", ".join(part.components[0] for part in wanted)
     if score.lacking:
         return "components under other prefixes: " + ", ".join(part.cls for part in score.lacking)
     return "a more complete architecture matches"
+
+
+def _fault(match: Match) -> str:
+    """What an incomplete component lacks."""
+    faults = []
+    if match.missing:
+        faults.append(f"missing required keys ({len(match.missing):,} of {match.required:,})")
+    if match.wrong_shape:
+        faults.append(f"wrong shapes ({len(match.wrong_shape):,} of {match.required:,})")
+    return f"{match.component.cls}: {' and '.join(faults)}"
+
+
+def _examples(score: _Score) -> tuple[str, ...]:
+    """A few of the keys that an incomplete part lacks, or that an absent part would begin with."""
+    keys: list[str] = []
+    for part in score.lacking:
+        match = score.filled.get(part.prefix)
+        if match is not None:
+            keys += [*match.missing[:_EXAMPLES], *(wrong.key for wrong in match.wrong_shape[:_EXAMPLES])]
+        elif part.component.family is not None:
+            keys.append(part.prefix + next(iter(part.component.family.table(rare=False))))
+    return tuple(keys[:_EXAMPLES])

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from lib_toolkit.dtypes import DType
 from lib_toolkit.identify.evidence import Identification, Leftover, Match, Rejected
 from lib_toolkit.model import Model, count_bytes, count_parameters
+from lib_toolkit.reports.numbers import counted, human_bytes
+from lib_toolkit.reports.plain import printable
 from lib_toolkit.tensors import nbytes
 
 SCHEMA = 1
@@ -29,13 +31,32 @@ def identification_json(model: Model, identification: Identification, keys: bool
     ``tensors``, ``parameters`` and ``bytes`` count the state dict in use; ``keys`` adds a list of its tensors.
     Text from the file is given as it is: whoever shows it escapes it.
     """
-    tensors = model.tensors
-    result: dict[str, object] = {
-        "schema": SCHEMA,
+    result: dict[str, object] = {"schema": SCHEMA, **_file_facts(model), **_findings(identification)}
+    if keys:
+        result["keys"] = _keys(model, identification)
+    return result
+
+
+def _file_facts(model: Model) -> dict[str, object]:
+    tensors = model.tensors.values()
+    return {
         "file": model.name,
         "file_bytes": model.origin.size,
         "format": model.origin.format,
         "container": model.container,
+        "tensors": len(tensors),
+        "parameters": count_parameters(tensors),
+        "bytes": count_bytes(tensors),
+        "dtypes": _dtypes(model),
+        "outside": [{"path": path, "bytes": nbytes(tensor)} for path, tensor in model.outside.items()],
+        "values": {path: _short(value) for path, value in model.values.items()},
+        "metadata": dict(model.metadata),
+    }
+
+
+def _findings(identification: Identification) -> dict[str, object]:
+    leftovers = identification.leftovers
+    return {
         "kind": identification.kind,
         "architecture": _architecture_name(identification),
         "id": identification.id,
@@ -45,28 +66,18 @@ def identification_json(model: Model, identification: Identification, keys: bool
         "components": [_component(match) for match in identification.components],
         "rejected": [_rejected(entry) for entry in identification.rejected],
         "leftovers": {
-            "protected": [_leftover(entry) for entry in identification.leftovers.protected],
-            "removable": [_leftover(entry) for entry in identification.leftovers.removable],
-            "unknown": [_leftover(entry) for entry in identification.leftovers.unknown],
+            "protected": [_leftover(entry) for entry in leftovers.protected],
+            "removable": [_leftover(entry) for entry in leftovers.removable],
+            "unknown": [_leftover(entry) for entry in leftovers.unknown],
         },
         "buffers": list(identification.buffers),
         "position_ids": list(identification.position_ids),
         "renames": dict(identification.renames),
         "quantised": identification.quantised,
         "rank": list(identification.lora.ranks) if identification.lora else None,
-        "tensors": len(tensors),
-        "parameters": count_parameters(tensors.values()),
-        "bytes": count_bytes(tensors.values()),
-        "dtypes": _dtypes(model),
-        "outside": [{"path": path, "bytes": nbytes(tensor)} for path, tensor in model.outside.items()],
-        "values": {path: _short(value) for path, value in model.values.items()},
-        "metadata": dict(model.metadata),
         "notes": list(identification.notes),
         "warnings": list(identification.warnings),
     }
-    if keys:
-        result["keys"] = _keys(model, identification)
-    return result
 
 
 def _architecture_name(identification: Identification) -> str | None:
@@ -130,33 +141,8 @@ def _short(value: object) -> str:
     return text if len(text) <= _VALUE_LENGTH else f"{text[:_VALUE_LENGTH]}… ({len(text):,} characters)"
 
 
-def printable(text: str) -> str:
-    """Text from a file for a terminal: control and other unprintable characters are shown as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-
-
-def in_bytes(count: int) -> str:
-    """A size for people, in binary units, with the exact number below a KiB."""
-    size = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{count:,} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return f"{size:,.2f} GiB"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, in the plural where it is not one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def identification_text(model: Model, identification: Identification, *, verbose: bool = False) -> str:
-    """What ``inspect`` prints: the verdict in sentences, then tables. ``verbose`` lists every left-over key."""
+def identification_text(model: Model, identification: Identification, *, keys: bool = False) -> str:
+    """What ``inspect`` prints: the verdict in sentences, then tables. ``keys`` lists every tensor."""
     lines = _verdict(model, identification)
     lines += _section("Components", _component_rows(identification.components))
     lines += _section("Rejected", [(entry.name, entry.reason) for entry in identification.rejected])
@@ -165,11 +151,13 @@ def identification_text(model: Model, identification: Identification, *, verbose
         ("Removable", identification.leftovers.removable),
         ("Unknown", identification.leftovers.unknown),
     ):
-        lines += _section(title, _leftover_rows(entries, verbose))
-    lines += _section("Types", [(name, in_bytes(size)) for name, size in _dtypes(model).items()])
+        lines += _section(title, _leftover_rows(entries, keys))
+    lines += _section("Types", [(name, human_bytes(size)) for name, size in _dtypes(model).items()])
     lines += _section("Missing and misshapen", _faults(identification.components))
     lines += _section("Metadata", [(key, _short(value)) for key, value in model.metadata.items()])
     lines += _section("Other values", [(path, _short(value)) for path, value in list(model.values.items())[:_LISTED]])
+    if keys:
+        lines += _section("Tensors", _key_rows(model))
     lines += _section("Notes", [(note,) for note in identification.notes])
     lines += _section("Warnings", [(warning,) for warning in identification.warnings])
     return "\n".join(lines) + "\n"
@@ -179,7 +167,7 @@ def _verdict(model: Model, identification: Identification) -> list[str]:
     identity = f" (id {identification.id})" if identification.id else ""
     state = _state(identification)
     form = _FORMATS.get(model.origin.format, model.origin.format)
-    count, size = len(model.tensors), in_bytes(count_bytes(model.tensors.values()))
+    count, size = len(model.tensors), human_bytes(count_bytes(model.tensors.values()))
     parameters = count_parameters(model.tensors.values())
     lines = [
         printable(f"{model.name}: {identification.name}{identity}, {identification.kind.replace('_', ' ')}; {state}."),
@@ -207,8 +195,15 @@ def _state(identification: Identification) -> str:
     return "no known size" if identification.architecture is None else "parts are missing"
 
 
+def _key_rows(model: Model) -> list[tuple[str, ...]]:
+    return [
+        (key, tensor.dtype.name, str(list(tensor.shape)), human_bytes(nbytes(tensor)))
+        for key, tensor in model.tensors.items()
+    ]
+
+
 def _outside(model: Model) -> str:
-    return in_bytes(count_bytes(model.outside.values()))
+    return human_bytes(count_bytes(model.outside.values()))
 
 
 def _component_rows(components: Sequence[Match]) -> list[tuple[str, ...]]:
@@ -218,7 +213,7 @@ def _component_rows(components: Sequence[Match]) -> list[tuple[str, ...]]:
             match.layout,
             match.prefix or "(no prefix)",
             counted(match.tensors, "tensor"),
-            in_bytes(match.bytes),
+            human_bytes(match.bytes),
             "complete" if match.complete else f"{len(match.missing):,} missing, {len(match.wrong_shape):,} wrong",
         )
         for match in components
@@ -233,9 +228,9 @@ def _leftover_rows(entries: Sequence[Leftover], verbose: bool) -> list[tuple[str
     rows: list[tuple[str, ...]] = []
     for reason, group in reasons.items():
         total = sum(entry.bytes for entry in group)
-        rows.append((reason, counted(len(group), "tensor"), in_bytes(total)))
+        rows.append((reason, counted(len(group), "tensor"), human_bytes(total)))
         shown = group if verbose else group[:_LISTED]
-        rows += [(f"  {entry.key}", "", in_bytes(entry.bytes)) for entry in shown]
+        rows += [(f"  {entry.key}", "", human_bytes(entry.bytes)) for entry in shown]
         if len(group) > len(shown):
             rows.append((f"  and {len(group) - len(shown):,} more",))
     return rows

@@ -11,7 +11,7 @@ def human_bytes(count: int) -> str:
             break
         value /= 1000
     if unit == "bytes":
-        return f"{count} bytes"
+        return counted(count, "byte")
     return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:,.0f} {unit}"
 
 
@@ -25,6 +25,11 @@ def human_count(count: int) -> str:
         if value < 999.5 or unit == "B":
             break
     return f"{value:.1f}{unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural where it is not one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def human_time(seconds: float) -> str:

@@ -115,7 +115,7 @@ def test_bases_by_module_name(key, base):
 
 def test_names_alone_do_not_make_a_base():
     """The right names with the widths of another model fit nothing."""
-    found = {module: (7, 7) for module in modules("UNET-v1-SD", "diffusers", ATTENTION)}
+    found = dict.fromkeys(modules("UNET-v1-SD", "diffusers", ATTENTION), (7, 7))
     assert read_lora(adapter(found, "lora_unet_")).base is None
 
 

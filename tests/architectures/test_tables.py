@@ -1,8 +1,9 @@
 """The generated tables, pinned by count, parameters and a digest of every key with its shape.
 
-The digests were taken from public tables, not from the code: the key dumps of arenasys'
-stable-diffusion-webui-model-toolkit, the configurations of sd-mecha, and the state dicts of diffusers 0.31 and
-transformers 4.46 classes built on the meta device.
+Where a public table exists (the key dumps of arenasys' stable-diffusion-webui-model-toolkit, the configurations of
+sd-mecha, the state dicts of diffusers 0.31 and transformers 4.46 classes on the meta device), the digest is that of the
+public table. The rest (distilled SDXL sizes, unclip-L, some variants under diffusers names) follow from the same rules
+and agree with the published counts of keys and parameters; their digests guard against change.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ TORCH_TYPES = {
 
 def bits(value):
     """The dense bytes of a torch tensor."""
-    return value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+    # A fresh tensor, since torch calls any strides dense where a dimension has one element.
+    dense = torch.empty(value.numel(), dtype=value.dtype).copy_(value.detach().reshape(-1))
+    return dense.view(torch.uint8).numpy().tobytes()
 
 
 def agree(ours, theirs):
@@ -474,6 +476,13 @@ def test_nested_and_top_level_state_dicts(tmp_path):
         assert model.values == {"v_pred": True}
 
 
+def test_a_usual_name_below_an_unusual_one_comes_last(tmp_path):
+    torch.save({"optimizer": {"state_dict": {"m": torch.ones(1)}}, "net": {"w": torch.ones(1)}}, tmp_path / "a.pt")
+    with open_model(tmp_path / "a.pt") as model:
+        assert (model.container, list(model.tensors)) == ("net", ["w"])
+        assert list(model.outside) == ["optimizer.state_dict.m"]
+
+
 def test_ema_keys_are_ordinary_keys(tmp_path):
     state = {"model.diffusion_model.out.2.bias": torch.ones(4), "model_ema.diffusion_modelout2bias": torch.zeros(4)}
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")
@@ -507,6 +516,20 @@ def test_embedding(tmp_path):
         assert model.values["sd_checkpoint"] is None
     with open_model(tmp_path / "old.pt") as model:
         agree(model.tensors["string_to_param.x"], vector)
+
+
+def test_tensors_attached_to_dicts_are_not_lost(tmp_path):
+    """Attributes of a dict or of a module that seems to hold parameters only."""
+    odd = OrderedDict(w=torch.ones(1))
+    odd.extra = torch.zeros(2)
+    torch.save({"state_dict": {"w": torch.ones(1)}, "odd": odd}, tmp_path / "a.pt")
+    with open_model(tmp_path / "a.pt") as model:
+        assert sorted(model.outside) == ["odd.extra", "odd.w"]
+    module = torch.nn.ParameterDict({"x": torch.nn.Parameter(torch.ones(1))})
+    module.register_buffer("extra", torch.zeros(2))
+    torch.save({"state_dict": {"w": torch.ones(1)}, "odd": module}, tmp_path / "a.pt")
+    with open_model(tmp_path / "a.pt") as model:
+        assert sorted(model.outside) == ["odd._buffers.extra", "odd._parameters.x"]
 
 
 def test_integer_keys_become_text(tmp_path):

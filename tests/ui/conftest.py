@@ -1,0 +1,100 @@
+"""A served tab on a folder of demo models, and a browser to look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from lib_toolkit.demo import make_demo
+from tests.ui.driving import Tab
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+COPIED = (
+    "Stable-diffusion/sd-demo-bloated.ckpt",
+    "Stable-diffusion/sd-demo-broken-ids.safetensors",
+    "Stable-diffusion/xl/sdxl-demo-vpred.safetensors",
+    "VAE/demo.vae.safetensors",
+)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture
+def models(demo, served_folder):
+    """The folder that the server serves, with fresh copies of some of the demo models and nothing else."""
+    for item in served_folder.iterdir():
+        shutil.rmtree(item) if item.is_dir() else item.unlink()
+    for name in COPIED:
+        (served_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(demo / name, served_folder / name)
+    return served_folder
+
+
+@pytest.fixture(scope="session")
+def server(served_folder):
+    from lib_toolkit.ui.launch import serving
+
+    with serving(served_folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium of the system; without one these tests are skipped, or fail where they are asked for."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        sentence = "There is no Chromium or Chrome on PATH; install one, or name it in the environment as CHROMIUM."
+        if os.environ.get("MODEL_TOOLKIT_REQUIRE_BROWSER") == "1":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        context = browser.new_context()
+        context.set_default_timeout(15_000)
+        yield context
+        browser.close()
+
+
+@pytest.fixture
+def open_tab(browser, server, models):
+    """Opens the page in a new tab of one browser; afterwards no page may have asked anyone but the server."""
+    pages, strangers = [], []
+
+    def note(address):
+        if not address.startswith((server, server.replace("http", "ws"), "data:", "blob:")):
+            strangers.append(address)
+
+    def opened(theme="light", width=1280, height=900):
+        page = browser.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
+        page.on("request", lambda request: note(request.url))
+        page.goto(f"{server}/?__theme={theme}")
+        tab = Tab(page)
+        tab.wait_for("found")
+        return tab
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert strangers == []
+
+
+@pytest.fixture
+def tab(open_tab):
+    return open_tab()

@@ -1,0 +1,111 @@
+"""Using the tab as a person does, whatever the version of Gradio draws; and reading checkpoints without the package."""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import re
+import zipfile
+
+import numpy as np
+from playwright.sync_api import expect
+
+SOURCE = "#model_toolkit_source"
+
+
+class Tab:
+    """One open page."""
+
+    def __init__(self, page):
+        self.page = page
+        page.wait_for_selector("#model_toolkit_load")
+
+    def part(self, name):
+        return self.page.locator(f"#model_toolkit_{name}")
+
+    def wait_for(self, words, part="status"):
+        """Wait until a part of the page says ``words``."""
+        expect(self.part(part)).to_contain_text(words, timeout=15_000)
+
+    @property
+    def status(self):
+        return self.part("status").inner_text().strip()
+
+    @property
+    def size(self):
+        """The predicted size in bytes."""
+        return int(re.sub(r"\D", "", self.part("size").inner_text()))
+
+    def wait_for_size(self, other_than):
+        expect(self.part("size")).not_to_have_text(f"{other_than:,} bytes")
+        return self.size
+
+    def click(self, name):
+        self.part(name).click()
+
+    def choose(self, words, part="source"):
+        """Filter a dropdown by typing and take the option with these words."""
+        box = self.part(part).locator("input").first
+        box.click()
+        box.fill("")
+        box.press_sequentially(words)
+        options = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible").filter(has_text=words)
+        options.first.dispatch_event("mousedown")
+        self.page.keyboard.press("Escape")
+
+    def load(self, words):
+        self.choose(words)
+        self.click("load")
+        self.wait_for("nothing is changed on disk yet")
+        self.wait_for(words.rpartition("/")[2], "identity")
+
+    def write_name(self, name):
+        box = self.part("name").locator("input, textarea").first
+        box.fill(name)
+        box.press("Tab")
+
+    @property
+    def name(self):
+        return self.part("name").locator("input, textarea").first.input_value()
+
+    def tick(self, name):
+        self.part(name).locator("input[type=checkbox]").click()
+
+    def ticked(self, name):
+        return self.part(name).locator("input[type=checkbox]").is_checked()
+
+    def save(self, words="Saved"):
+        self.click("save")
+        self.wait_for(words)
+
+    def run(self, script):
+        return self.page.evaluate(script)
+
+
+_DTYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4"}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Rebuilds the dense tensors of a torch zip as arrays, from what the format says, without torch."""
+
+    def __init__(self, archive, root):
+        super().__init__(archive.open(f"{root}/data.pkl"))
+        self.archive, self.root = archive, root
+
+    def find_class(self, module, name):
+        if name == "_rebuild_tensor_v2":
+            return lambda storage, offset, size, stride, *rest: storage[offset : offset + int(np.prod(size))].reshape(
+                size
+            )
+        return _DTYPES[name] if name in _DTYPES else {"OrderedDict": collections.OrderedDict}[name]
+
+    def persistent_load(self, pid):
+        _, dtype, key, _, _ = pid
+        return np.frombuffer(self.archive.read(f"{self.root}/data/{key}"), dtype)
+
+
+def read_checkpoint(path):
+    """All of a torch zip's top-level object, tensors as arrays."""
+    with zipfile.ZipFile(path) as archive:
+        root = archive.namelist()[0].split("/")[0]
+        return _Unpickler(archive, root).load()
