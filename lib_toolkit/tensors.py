@@ -134,14 +134,14 @@ class Strided:
             swap_bytes(raw, self.dtype)
         unit = np.dtype(self.dtype.storage)
         view = as_strided(raw.view(unit), self.shape, tuple(step * unit.itemsize for step in self.stride))
+        if stop - start == view.size:
+            np.copyto(out.view(unit).reshape(self.shape), view)
+            return
         # Only the outermost rows that the range touches are gathered into C order.
-        row = math.prod(self.shape[1:]) if self.shape else 1
-        if self.shape:
-            first, last = start // row, -(-stop // row)
-            rows = np.ascontiguousarray(view[first:last]).reshape(-1)
-            out.view(unit)[:] = rows[start - first * row : stop - first * row]
-        else:
-            out.view(unit)[:] = view
+        row = math.prod(self.shape[1:])
+        first, last = start // row, -(-stop // row)
+        rows = np.ascontiguousarray(view[first:last]).reshape(-1)
+        out.view(unit)[:] = rows[start - first * row : stop - first * row]
 
 
 def stored_view(

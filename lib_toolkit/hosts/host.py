@@ -61,7 +61,10 @@ class Host(Protocol):
         ...
 
     def find(self, value: str) -> Entry:
-        """The entry that a label or name stands for, looked up now. Raises UsageError when none does."""
+        """The entry that a label, a name, or the file name of just one entry stands for, looked up now.
+
+        Raises UsageError when there is none: only what is listed can be had.
+        """
         ...
 
     def refresh(self, kind: str) -> None:

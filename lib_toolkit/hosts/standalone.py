@@ -73,6 +73,14 @@ class StandaloneHost:
                     return entry
         if not value:
             raise UsageError("No model is chosen; choose one under Source, then press Load.")
+        typed = [entry for entry in entries if entry.name.rpartition("/")[2] == value]
+        if len(typed) == 1:
+            return typed[0]
+        if typed:
+            names = ", ".join(entry.name for entry in typed[:5])
+            raise UsageError(
+                f"{printable(value, 200)} stands for {len(typed)} models ({names}); choose one of the list."
+            )
         raise UsageError(
             f"{printable(value, 200)} is not among the models of {self._root}: it was moved, renamed or never there; "
             "refresh the list and choose again."

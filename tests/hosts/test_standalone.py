@@ -74,6 +74,14 @@ def test_two_files_with_one_name_are_both_selectable(tmp_path):
     assert {host.find(label).path.parent.name for label in labels} == {"one", "two", tmp_path.name}
 
 
+def test_a_bare_name_stands_for_the_only_file_that_has_it(tmp_path):
+    put(tmp_path, "VAE/one.pt", "Stable-diffusion/one/model.ckpt", "Stable-diffusion/two/model.ckpt")
+    host = StandaloneHost(tmp_path)
+    assert host.find("one.pt").name == "VAE/one.pt"
+    with pytest.raises(UsageError, match="stands for 2 models"):
+        host.find("model.ckpt")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such names")
 def test_names_that_look_alike_when_escaped_stay_apart(tmp_path):
     put(tmp_path, "VAE/a\nb.pt", "VAE/a\\x0ab.pt")
@@ -105,7 +113,7 @@ def test_a_name_that_is_no_text_can_be_shown(tmp_path):
         "Stable-diffusion/readme.txt",
         "outside.ckpt · 1.50 kB",
         "Stable-diffusion",
-        "a.ckpt",
+        "Stable-diffusion/a",
         " · ",
         "x" * 100_000,
         "\x00",

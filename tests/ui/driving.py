@@ -21,7 +21,7 @@ class Tab:
         page.wait_for_selector("#model_toolkit_load")
 
     def part(self, name):
-        return self.page.locator(f"#model_toolkit_{name}")
+        return self.page.locator(f"#model_toolkit_{name}").first  # Gradio 3 gives the id to an inner element too
 
     def wait_for(self, words, part="status"):
         """Wait until a part of the page says ``words``."""
@@ -50,8 +50,9 @@ class Tab:
         box.fill("")
         box.press_sequentially(words)
         options = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible").filter(has_text=words)
+        chosen = options.first.inner_text().replace("✓", "").strip()
         options.first.dispatch_event("mousedown")
-        self.page.keyboard.press("Escape")
+        expect(box).to_have_value(chosen)
 
     def load(self, words):
         self.choose(words)
