@@ -17,11 +17,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from lib_toolkit.dtypes import DType
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from lib_toolkit.tensors import Bytes, Tensor
 
 _NAN = {DType.F64: 0x7FF8000000000000, DType.F32: 0x7FC00000, DType.F16: 0x7E00, DType.BF16: 0x7FC0}

@@ -14,9 +14,7 @@ from typing import TypeAlias
 
 from lib_toolkit import __version__
 from lib_toolkit.errors import UsageError
-from lib_toolkit.formats.checkpoint_out import checkpoint_layout
 from lib_toolkit.formats.layout import Layout
-from lib_toolkit.formats.safetensors_out import safetensors_layout
 from lib_toolkit.model import Model
 from lib_toolkit.tensors import Tensor, nbytes
 
@@ -54,7 +52,8 @@ class Plan:
     """What the result will be made of.
 
     ``tensors`` by output key; ``metadata`` and ``values`` (what a .ckpt holds beside its tensors, such as
-    ``epoch``) go along; ``dropped`` and ``changed`` account for every difference from the source.
+    ``epoch``) go along; ``dropped`` and ``changed`` account for every difference from the source. ``others`` are
+    models that lend tensors; they stay open as long as the plan is used.
     """
 
     source: Model
@@ -65,13 +64,30 @@ class Plan:
     changed: tuple[Changed, ...] = ()
     warnings: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
+    others: tuple[Model, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Model, ...]:
+        """Every model that the plan reads from, the main one first."""
+        return (self.source, *self.others)
+
+    def as_model(self) -> Model:
+        """The model that is to be, for identification and further edits."""
+        return replace(
+            self.source, tensors=self.tensors, metadata=self.metadata, values=self.values, outside={}, warnings=()
+        )
 
     def layout(self, file_format: str, hash_source: bool = False) -> Layout:
         """The file this plan becomes. Raises TargetError when the format cannot hold it."""
         metadata = self.final_metadata(file_format, dict.fromkeys(_HASH_WIDTHS, "") if hash_source else None)
+        # Only the writer that is needed is imported: a command should start at once.
         if file_format == "safetensors":
+            from lib_toolkit.formats.safetensors_out import safetensors_layout
+
             return safetensors_layout(self.tensors, metadata)
         if file_format == "ckpt":
+            from lib_toolkit.formats.checkpoint_out import checkpoint_layout
+
             return checkpoint_layout(self.tensors, metadata, self.values)
         raise UsageError(f"{file_format!r} is not a format that can be written; choose safetensors or ckpt.")
 
@@ -94,11 +110,15 @@ class Plan:
 
     def _provenance(self, hashes: Mapping[str, str | None] | None) -> dict[str, object]:
         origin = self.source.origin
-        source: dict[str, object] = {"name": origin.path.name.encode("utf-8", "replace").decode(), "size": origin.size}
+        source: dict[str, object] = {"name": _text(origin.path.name), "size": origin.size}
         if hashes is not None:
             for name, width in _HASH_WIDTHS.items():
                 source[name] = (hashes.get(name) or "").ljust(width)
-        return {"tool": "model-toolkit", "version": __version__, "source": source, "operations": list(self.operations)}
+        entry: dict[str, object] = {"tool": "model-toolkit", "version": __version__, "source": source}
+        entry["operations"] = list(self.operations)
+        if self.others:
+            entry["parts"] = [{"name": _text(m.name), "size": m.origin.size} for m in self.others]
+        return entry
 
 
 def plan_of(model: Model) -> Plan:
@@ -162,6 +182,11 @@ def _history(metadata: Mapping[str, str]) -> list[object]:
     except (ValueError, RecursionError):
         return []
     return entries if isinstance(entries, list) else []
+
+
+def _text(name: str) -> str:
+    """A file name that may not be valid text, as metadata can hold it."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _outside_kind(key: str) -> str:

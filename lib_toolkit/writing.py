@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from lib_toolkit.formats.opening import open_model
 from lib_toolkit.hashing import FileHashes, SourceHasher
 from lib_toolkit.plan import Changed, Plan
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.streaming import WRITE, Outcome, source_bytes, stream, verified_reads
+from lib_toolkit.streaming import WRITE, Outcome, Sink, source_bytes, stream, verified_reads
 from lib_toolkit.target import TemporaryFile, check_target
 from lib_toolkit.tensors import Stored, nbytes
 
@@ -67,7 +67,7 @@ def check(plan: Plan, path: Path, options: WriteOptions) -> Path:
     """
     layout = plan.layout(options.file_format, options.hash_source)
     _check_growth(plan, layout)
-    return check_target(path, layout.size, (plan.source.origin.path,), options.force, options.in_use)
+    return check_target(path, layout.size, tuple(m.origin.path for m in plan.sources), options.force, options.in_use)
 
 
 def look_ahead(plan: Plan, options: WriteOptions, progress: Progress = SILENT) -> tuple[Plan, Mapping[str, Narrowing]]:
@@ -77,9 +77,7 @@ def look_ahead(plan: Plan, options: WriteOptions, progress: Progress = SILENT) -
     """
     casts = [s for s in plan.layout(options.file_format, options.hash_source).slots if isinstance(s.tensor, Cast)]
     progress.start("looking for values that overflow", source_bytes(casts))
-    with verified_reads(plan.source.origin.file, plan.source.checksums) as verify:
-        outcome = stream(casts, None, progress, options.workers)
-        verify()
+    outcome = _verified_stream(plan, casts, None, progress, options.workers)
     return _settle(plan, outcome, options.strict), outcome.narrowing
 
 
@@ -118,9 +116,18 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
 
 def _fill(plan: Plan, layout: Layout, file: TemporaryFile, options: WriteOptions, progress: Progress) -> Outcome:
     progress.start("writing", source_bytes(layout.slots))
-    with verified_reads(plan.source.origin.file, plan.source.checksums) as verify:
-        outcome = stream(layout.slots, file.write_at, progress, options.workers)
-        verify()
+    return _verified_stream(plan, layout.slots, file.write_at, progress, options.workers)
+
+
+def _verified_stream(
+    plan: Plan, slots: Sequence[Slot], sink: Sink | None, progress: Progress, workers: int | None
+) -> Outcome:
+    """A pass in which every checksum that the sources state for their parts is compared with what was read."""
+    with ExitStack() as stack:
+        checks = [stack.enter_context(verified_reads(m.origin.file, m.checksums)) for m in plan.sources]
+        outcome = stream(slots, sink, progress, workers)
+        for verify in checks:
+            verify()
     return outcome
 
 
@@ -138,8 +145,9 @@ def _finish(
     for offset, data in frame:
         file.write_at(offset, memoryview(data))
     file.sync()
-    if plan.source.origin.file is not None:
-        plan.source.origin.file.check_unchanged()
+    for model in plan.sources:
+        if model.origin.file is not None:
+            model.origin.file.check_unchanged()
     if options.read_back:
         _read_back(layout, frame, outcome.crcs, file.path, options.workers, progress)
     _reopen(plan, file.path, options.file_format)
@@ -176,10 +184,11 @@ def _settle(plan: Plan, outcome: Outcome, strict: bool) -> Plan:
 
 
 def _check_growth(plan: Plan, layout: Layout) -> None:
-    bound = _GROWTH_FACTOR * plan.source.origin.size + _GROWTH_FLOOR
+    size = sum(model.origin.size for model in plan.sources)
+    bound = _GROWTH_FACTOR * size + _GROWTH_FLOOR
     if layout.size > bound:
         raise TargetError(
-            f"{plan.source.name} would grow from {plan.source.origin.size:,} to {layout.size:,} bytes, beyond all that "
+            f"{plan.source.name} would grow from {size:,} to {layout.size:,} bytes, beyond all that "
             "an honest model needs; it repeats the same values as many tensors, and was refused."
         )
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from lib_toolkit.errors import FormatError, ToolkitError
 from lib_toolkit.files import SourceFile
-from lib_toolkit.formats.checkpoint import open_zip_checkpoint
-from lib_toolkit.formats.legacy import looks_legacy, looks_pickled, open_bare_pickle, open_legacy_checkpoint
 from lib_toolkit.formats.safetensors import looks_like_safetensors, open_safetensors
 from lib_toolkit.model import Model
 
@@ -93,16 +91,20 @@ def _open_by_content(file: SourceFile) -> Model:
     if file.size == 0:
         raise FormatError(f"{file.path} is empty; the download or copy never began, get it again.")
     head = file.read(0, min(_HEAD, file.size))
-    if head.startswith(b"PK\x03\x04"):
-        return open_zip_checkpoint(file)
-    if looks_legacy(head):
-        return open_legacy_checkpoint(file)
     if looks_like_safetensors(head):
         if _SHARD.search(file.path.name):
             raise FormatError(
                 f"{file.path} is one shard of a larger model; shards cannot be opened yet, use the single-file version."
             )
         return open_safetensors(file)
+    # Readers of pickles are imported for pickles alone: a command on safetensors should start at once.
+    from lib_toolkit.formats.checkpoint import open_zip_checkpoint
+    from lib_toolkit.formats.legacy import looks_legacy, looks_pickled, open_bare_pickle, open_legacy_checkpoint
+
+    if head.startswith(b"PK\x03\x04"):
+        return open_zip_checkpoint(file)
+    if looks_legacy(head):
+        return open_legacy_checkpoint(file)
     for test, sentence in _FOREIGN:
         if test(head):
             raise FormatError(f"{file.path} {sentence}")

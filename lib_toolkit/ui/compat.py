@@ -8,6 +8,11 @@ from typing import Any
 
 import gradio as gr
 
+REFUSES_UNKNOWN_CHOICES = int(gr.__version__.partition(".")[0]) >= 5
+"""Whether this Gradio stops a dropdown's value that it does not know with an error of its own. It must be told to
+let any value pass, so that our check answers with a sentence in the tab; earlier ones do so by themselves, and
+when told keep what was typed as a filter in place of the choice."""
+
 
 def accepted(function: Callable[..., Any], **options: Any) -> dict[str, Any]:  # noqa: ANN401
     """Those of the options that this version of the function knows."""

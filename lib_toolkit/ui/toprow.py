@@ -9,6 +9,7 @@ import gradio as gr
 from lib_toolkit.edits.precision import PRECISIONS
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.plan import SUFFIXES
+from lib_toolkit.ui import compat
 from lib_toolkit.ui.screen import IDLE
 
 
@@ -21,8 +22,7 @@ def build(host: Host) -> dict[str, Any]:
             [entry.label for entry in host.models()],
             value=None,
             label="Source",
-            # What is no entry reaches our own check, which answers with a sentence in the tab.
-            allow_custom_value=True,
+            allow_custom_value=compat.REFUSES_UNKNOWN_CHOICES,
             elem_id="model_toolkit_source",
             scale=8,
             min_width=240,

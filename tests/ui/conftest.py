@@ -10,7 +10,15 @@ import pytest
 from lib_toolkit.demo import make_demo
 from tests.ui.driving import Tab
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    # Two tabs are used in turn: neither may be put to sleep.
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+]
 COPIED = (
     "Stable-diffusion/sd-demo-bloated.ckpt",
     "Stable-diffusion/sd-demo-broken-ids.safetensors",

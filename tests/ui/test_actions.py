@@ -1,0 +1,257 @@
+"""What the controls do, without a browser: sessions, jobs, refusals, and what is left on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from lib_toolkit.files import SourceFile
+from lib_toolkit.hosts import StandaloneHost
+from lib_toolkit.jobs import Jobs
+from lib_toolkit.ui.actions import Actions
+from lib_toolkit.ui.workspace import Controls, Session, Workspace
+
+VAE = "VAE/demo.vae.safetensors"
+BLOATED = "Stable-diffusion/sd-demo-bloated.ckpt"
+
+
+@pytest.fixture
+def actions(models):
+    jobs = Jobs()
+    yield Actions(StandaloneHost(models), jobs)
+    jobs.close()
+
+
+def said(updates):
+    return updates["status"]["value"]
+
+
+def settled(actions, answer):
+    """Poll as the page does until nothing runs; all answers together."""
+    key, updates = answer
+    merged = {part: dict(properties) for part, properties in updates.items()}
+    deadline = time.monotonic() + 20
+    while "data-model-toolkit-step" in merged.get("progress", {}).get("value", "") and time.monotonic() < deadline:
+        time.sleep(0.05)
+        key, updates = actions.poll(key)
+        for part, properties in updates.items():
+            merged.setdefault(part, {}).update(properties)
+    return key, merged
+
+
+def loaded(actions, name=VAE, controls=Controls()):  # noqa: B008
+    key, updates = settled(actions, actions.load(None, name, controls))
+    assert "nothing is changed on disk yet" in said(updates)
+    return key, updates
+
+
+def files(models):
+    return sorted(str(path.relative_to(models)) for path in models.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    usual = SourceFile.read_at
+
+    def read_at(self, offset, out):
+        time.sleep(0.01 if len(out) > 100 else 0)
+        usual(self, offset, out)
+
+    return lambda: monkeypatch.setattr(SourceFile, "read_at", read_at)
+
+
+def test_every_session_has_a_key_that_cannot_be_guessed(actions):
+    keys = {actions.refresh(None)[0] for _ in range(5)}
+    assert len(keys) == 5
+    assert all(len(key) >= 32 for key in keys)
+
+
+def test_a_forged_key_gives_a_new_session_and_a_sentence(actions):
+    key, _ = loaded(actions)
+    other, updates = actions.save("forged", Controls())
+    assert other not in {key, "forged"}
+    assert "has been forgotten" in said(updates)
+    assert "Nothing is loaded" in updates["identity"]["value"]
+
+
+def test_sessions_are_limited_in_number_and_age():
+    space = Workspace(most=3)
+    keys = [space.session(None)[0] for _ in range(4)]
+    assert space.session(keys[3])[0] == keys[3]
+    assert space.session(keys[0])[0] != keys[0], "the oldest one went"
+    old = Workspace(seconds=0.01)
+    key, _ = old.session(None)
+    time.sleep(0.05)
+    assert old.session(key)[0] != key
+
+
+def test_a_session_that_works_is_not_forgotten():
+    space = Workspace(most=2)
+    key, session = space.session(None, Session())
+    session.running = object()
+    for _ in range(5):
+        space.session(None)
+    assert space.session(key) == (key, session)
+
+
+@pytest.mark.parametrize("value", ["../secret.ckpt", "/etc/passwd", "", None, 7, ["VAE"], {"a": 1}])
+def test_a_forged_source_opens_nothing(actions, monkeypatch, value):
+    monkeypatch.setattr(SourceFile, "__init__", lambda *a: pytest.fail("a file was opened"))
+    _, updates = settled(actions, actions.load(None, value, Controls()))
+    assert 'role="alert"' in said(updates)
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [
+        Controls("x", precision="fp4"),
+        Controls("x", precision=["auto"]),
+        Controls("x", file_format="exe"),
+        Controls("x", file_format=None),
+    ],
+)
+def test_forged_choices_are_refused(actions, models, controls):
+    key, _ = loaded(actions)
+    before = files(models)
+    for answer in (actions.save(key, controls), actions.change(key, controls), actions.load(key, VAE, controls)):
+        _, updates = settled(actions, answer)
+        assert "choose" in said(updates)
+    assert files(models) == before
+
+
+def test_forged_boxes_count_as_unticked(actions):
+    key, first = loaded(actions, BLOATED)
+    _, updates = settled(actions, actions.change(key, Controls(keep_ema="yes")))
+    assert updates.get("keep_ema", {"value": False})["value"] is False
+    assert "bytes" in first["saving"]["value"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", "a\\b", "con", "nul.safetensors", "x\x00y", "x\u202ey", "y" * 300, " .", "x.ckpt", "C:x", ".."],
+)
+def test_bad_names_write_nothing(actions, models, name):
+    key, _ = loaded(actions)
+    before = files(models)
+    _, updates = settled(actions, actions.save(key, Controls(name)))
+    assert 'role="alert"' in said(updates)
+    assert files(models) == before
+    _, updates = settled(actions, actions.save(key, Controls("good")))
+    assert "Verified" in said(updates)
+
+
+def test_a_name_that_exists_is_never_overwritten(actions, models):
+    (models / "VAE" / "taken.safetensors").write_bytes(b"precious")
+    key, _ = loaded(actions)
+    _, updates = settled(actions, actions.save(key, Controls("taken")))
+    assert "exists already" in said(updates)
+    assert (models / "VAE" / "taken.safetensors").read_bytes() == b"precious"
+
+
+def test_proposed_names_are_free_and_follow_the_wishes(actions, models):
+    key, updates = loaded(actions, BLOATED)
+    assert updates["name"]["value"] == "sd-demo-bloated-pruned-fp16"
+    settled(actions, actions.save(key, Controls(updates["name"]["value"])))
+    _, again = loaded(actions, BLOATED)
+    assert again["name"]["value"] == "sd-demo-bloated-pruned-fp16(1)"
+    _, kept = settled(actions, actions.change(key, Controls("mine", precision="keep")))
+    assert "name" not in kept, "a name that the user wrote stays"
+    assert "mine.safetensors" in kept["saving"]["value"]
+
+
+def test_a_missing_folder_is_made_for_the_result_and_not_left_after_a_failure(actions, models, slow):
+    source = models / "Stable-diffusion"
+    moved = models / "Components" / "in.safetensors"
+    moved.parent.mkdir()
+    (models / VAE).rename(moved)
+    (models / "VAE").rmdir()
+    key, _ = loaded(actions, "Components/in.safetensors")
+    slow()
+    key, updates = actions.save(key, Controls("out"))
+    assert "data-model-toolkit-step" in updates["progress"]["value"]
+    actions.cancel(key)
+    _, updates = settled(actions, actions.poll(key))
+    assert not (models / "VAE").exists()
+    assert source.exists()
+    _, updates = settled(actions, actions.save(key, Controls("out")))
+    assert "Verified" in said(updates)
+    assert (models / "VAE" / "out.safetensors").exists()
+
+
+def test_only_one_save_at_a_time_in_a_session(actions, models, slow):
+    key, _ = loaded(actions)
+    slow()
+    key, updates = actions.save(key, Controls("one"))
+    assert "Saving one.safetensors" in said(updates)
+    for answer in (
+        actions.save(key, Controls("two")),
+        actions.load(key, VAE, Controls()),
+        actions.clear(key),
+    ):
+        assert "one.safetensors is still being saved" in said(answer[1])
+        assert "progress" not in answer[1], "the running job goes on being shown"
+    # Wishes that change meanwhile are planned when the save is done.
+    assert actions.change(key, Controls("one", precision="keep"))[1] == {}
+    _, updates = settled(actions, actions.poll(key))
+    assert "Saved" in said(updates)
+    assert "Nothing is left out" in updates["saving"]["value"]
+    assert "F32 → F16" not in updates["saving"]["value"]
+    assert "VAE/two.safetensors" not in files(models)
+
+
+def test_a_file_that_changed_since_loading_is_not_saved(actions, models):
+    key, _ = loaded(actions)
+    before = files(models)
+    os.utime(models / VAE, ns=(1, 1))
+    for answer in (actions.save(key, Controls("x")), actions.change(key, Controls("x", precision="keep"))):
+        _, updates = settled(actions, answer)
+        assert "was changed since it was loaded; load it again" in said(updates)
+    assert files(models) == before
+
+
+def test_nothing_stays_open_between_clicks(actions, models):
+    key, _ = loaded(actions, BLOATED)
+    settled(actions, actions.change(key, Controls(keep_ema=True)))
+    if os.path.isdir("/proc/self/fd"):  # noqa: PTH112
+        targets = []
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            try:
+                targets.append(os.readlink(f"/proc/self/fd/{name}"))  # noqa: PTH115
+            except OSError:
+                continue
+        assert not [target for target in targets if str(models) in target]
+    (models / BLOATED).rename(models / "moved.ckpt")
+
+
+def test_writing_can_be_switched_off(models):
+    (models / ".model-toolkit.json").write_text('{"may_write": false}')
+    actions = Actions(StandaloneHost(models), Jobs())
+    key, _ = loaded(actions)
+    assert "switched off" in said(settled(actions, actions.save(key, Controls("x")))[1])
+
+
+def test_the_setting_for_position_ids_is_the_first_wish(models):
+    (models / ".model-toolkit.json").write_text('{"fix_clip": true}')
+    actions = Actions(StandaloneHost(models), Jobs())
+    _, updates = loaded(actions, "Stable-diffusion/sd-demo-broken-ids.safetensors")
+    assert updates["fix_clip"]["value"] is True
+    assert updates["fix_clip_group"]["visible"] is True
+    assert updates["keep_ema_group"]["visible"] is False
+
+
+def test_a_broken_file_is_one_sentence_and_the_tab_goes_on(actions, models):
+    (models / "VAE" / "torn.safetensors").write_bytes((models / VAE).read_bytes()[:5000])
+    _, updates = settled(actions, actions.load(None, "VAE/torn.safetensors", Controls()))
+    assert "torn.safetensors" in said(updates)
+    assert 'role="alert"' in said(updates)
+    assert "Traceback" not in said(updates)
+    loaded(actions)
+
+
+def test_clear_forgets_the_model(actions):
+    key, _ = loaded(actions)
+    _, updates = actions.clear(key)
+    assert "Nothing is loaded" in updates["identity"]["value"]
+    assert "nothing to save yet" in said(actions.save(key, Controls("x"))[1])
