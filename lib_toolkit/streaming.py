@@ -45,13 +45,20 @@ def default_workers() -> int:
     return max(1, min(4, os.cpu_count() or 1))
 
 
-def stream(slots: Iterable[Slot], sink: Sink | None, progress: Progress, workers: int | None = None) -> Outcome:
+def stream(
+    slots: Iterable[Slot],
+    sink: Sink | None,
+    progress: Progress,
+    workers: int | None = None,
+    with_crcs: bool = True,
+) -> Outcome:
     """Read every slot's tensor once and hand its bytes to ``sink`` (None: only look at what casts lose).
 
     As soon as a cast overflows, nothing more is written, and only the remaining casts are looked at: the caller
-    has to change its plan anyway. Raises what reading or writing raises, and CancelledError.
+    has to change its plan anyway. Without ``with_crcs`` no checksums of the output are
+    taken. Raises what reading or writing raises, and CancelledError.
     """
-    work = _Work(list(slots), sink, progress)
+    work = _Work(list(slots), sink, progress, with_crcs)
     threads = [threading.Thread(target=work.run, daemon=True) for _ in range((workers or default_workers()) - 1)]
     for thread in threads:
         thread.start()
@@ -69,8 +76,9 @@ def stream(slots: Iterable[Slot], sink: Sink | None, progress: Progress, workers
 class _Work:
     """The pieces still to do and the results so far, shared by the workers."""
 
-    def __init__(self, slots: list[Slot], sink: Sink | None, progress: Progress) -> None:
+    def __init__(self, slots: list[Slot], sink: Sink | None, progress: Progress, with_crcs: bool) -> None:
         self.slots = slots
+        self.with_crcs = with_crcs
         self.sink = sink
         self.progress = progress
         self.error: BaseException | None = None
@@ -124,7 +132,7 @@ class _Work:
             else:
                 tensor.read_into(start, stop, out)
             data = out.data
-            crc = crc32(data)
+            crc = crc32(data) if self.with_crcs else 0
             with self._lock:
                 self._crcs[index][start] = (crc, len(data))
                 if lost:

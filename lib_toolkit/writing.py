@@ -77,7 +77,7 @@ def look_ahead(plan: Plan, options: WriteOptions, progress: Progress = SILENT) -
     """
     casts = [s for s in plan.layout(options.file_format, options.hash_source).slots if isinstance(s.tensor, Cast)]
     progress.start("looking for values that overflow", source_bytes(casts))
-    outcome = _verified_stream(plan, casts, None, progress, options.workers)
+    outcome = _verified_stream(plan, casts, None, options, progress)
     return _settle(plan, outcome, options.strict), outcome.narrowing
 
 
@@ -116,16 +116,17 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
 
 def _fill(plan: Plan, layout: Layout, file: TemporaryFile, options: WriteOptions, progress: Progress) -> Outcome:
     progress.start("writing", source_bytes(layout.slots))
-    return _verified_stream(plan, layout.slots, file.write_at, progress, options.workers)
+    return _verified_stream(plan, layout.slots, file.write_at, options, progress)
 
 
 def _verified_stream(
-    plan: Plan, slots: Sequence[Slot], sink: Sink | None, progress: Progress, workers: int | None
+    plan: Plan, slots: Sequence[Slot], sink: Sink | None, options: WriteOptions, progress: Progress
 ) -> Outcome:
     """A pass in which every checksum that the sources state for their parts is compared with what was read."""
+    needs_crcs = sink is not None and (options.read_back or options.file_format == "ckpt")
     with ExitStack() as stack:
         checks = [stack.enter_context(verified_reads(m.origin.file, m.checksums)) for m in plan.sources]
-        outcome = stream(slots, sink, progress, workers)
+        outcome = stream(slots, sink, progress, options.workers, needs_crcs)
         for verify in checks:
             verify()
     return outcome
