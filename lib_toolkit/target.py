@@ -47,6 +47,8 @@ def safe_output_name(name: str) -> str:
         raise UsageError(
             f"{name!r} cannot be a file name: {bad.group()!r} may not stand in it; use letters and digits."
         )
+    if name.startswith("."):
+        raise UsageError(f"{name!r} begins with a dot, which hides a file; choose another name.")
     if name[-1] in ". " or name[0] == " ":
         raise UsageError(f"{name!r} cannot be a file name on every system: it begins or ends in a blank or a dot.")
     if _RESERVED.match(name):
@@ -94,7 +96,7 @@ def check_target(
         raise TargetError(f"{path.name} is the model that the WebUI has loaded; choose another name.")
     if os.path.lexists(path):
         if not force:
-            raise TargetError(f"{path} exists already; choose another name, or allow it to be replaced (--force).")
+            raise TargetError(f"{path} exists already; choose another name, or allow replacing it (force).")
         path = path.resolve()
     _check_folder(path.parent, size)
     return path

@@ -17,7 +17,7 @@ from lib_toolkit.target import TemporaryFile, check_target, free_name, remove_st
 BAD_NAMES = [
     "", ".", "..", "a/b", "a\\b", "../x.safetensors", "/etc/x", "C:\\x.safetensors", "c:x", "a\0b", "a\nb", "x ", " x",
     "x.", "CON", "con.safetensors", "nul", "LPT1.ckpt", "COM9", "aux.txt", "x" * 256, "ü" * 128, "a\u202egpj.ckpt",
-    "a*b", "a?b", 'a"b', "a<b", "a|b", "\x7f", "a\u200fb", "\ud800.ckpt",
+    "a*b", "a?b", 'a"b', "a<b", "a|b", "\x7f", "a\u200fb", "\ud800.ckpt", ".x.ckpt",
 ]  # fmt: skip
 GOOD_NAMES = ["model.safetensors", "Anything-v3.0.ckpt", "模型.safetensors", "a b.ckpt", "constant.ckpt", "x" * 255]
 

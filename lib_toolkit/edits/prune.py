@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lib_toolkit.architectures.junk import EMA
 from lib_toolkit.identify import Identification, Leftover
 from lib_toolkit.plan import Plan, drop
 
@@ -28,14 +29,14 @@ def prune(plan: Plan, found: Identification, keep_ema: bool = False, drop_unknow
         warnings.append(
             f"{len(unknown)} unknown tensors ({share:,} bytes) were kept: "
             + ("they are a large part of the file" if found.intact else "the architecture is not intact")
-            + ". Leave them out with --drop-unknown if you know that they are junk."
+            + ". They are left out only when asked for (drop unknown)."
         )
     operations = (*plan.operations, "prune") if any(key in plan.tensors for key in reasons) else plan.operations
     return replace(drop(plan, reasons), warnings=tuple(warnings), operations=operations)
 
 
 def _is_ema(left: Leftover) -> bool:
-    return left.key.startswith("model_ema.")
+    return left.reason == EMA
 
 
 def _may_drop_unknown(plan: Plan, found: Identification) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lib_toolkit.architectures.junk import EMA
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model, count_bytes
 from lib_toolkit.plan import Plan
@@ -49,7 +50,7 @@ def roles_of(found: Identification) -> dict[str, str]:
         for key in match.keys.values():
             roles.setdefault(key, role)
     for left in found.leftovers.removable:
-        roles[left.key] = "ema" if left.reason.startswith("EMA") else "junk"
+        roles[left.key] = "ema" if left.reason == EMA else "junk"
     for left in found.leftovers.unknown:
         roles[left.key] = "unknown"
     return roles

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lib_toolkit.architectures.junk import EMA
 from lib_toolkit.edits.precision import set_precision
 from lib_toolkit.edits.repair import PositionIds
 from lib_toolkit.identify import Identification, Match
@@ -144,18 +145,19 @@ def verdict(facts: Facts, found: Identification) -> tuple[str, ...]:
 
 def _first_sentence(facts: Facts, found: Identification) -> str:
     kind = found.kind.replace("_", " ")
+    called = found.name if kind in found.name.lower() else f"{found.name} ({kind})"
     if found.kind == "unknown":
         nearest = f" Nearest is {found.rejected[0].name}: {found.rejected[0].reason}." if found.rejected else ""
         return f"{facts.name} is not a model that is known here.{nearest}"
     if found.intact:
         whole = "intact: nothing that belongs to it is missing"
-        return f"{facts.name} is {_article(found.name)} {found.name} ({kind}), {whole}."
+        return f"{facts.name} is {_article(found.name)} {called}, {whole}."
     if found.missing_classes:
-        return f"{facts.name} is not a whole model: {found.name} ({kind}), without {', '.join(found.missing_classes)}."
+        return f"{facts.name} is not a whole model: {called}, without {', '.join(found.missing_classes)}."
     broken = [match for match in found.components if not match.complete]
     if broken:
-        return f"{facts.name} is {found.name} ({kind}), incomplete: {_damage(broken[0])}."
-    return f"{facts.name} is {_article(found.name)} {found.name} ({kind})."
+        return f"{facts.name} is {called}, incomplete: {_damage(broken[0])}."
+    return f"{facts.name} is {_article(found.name)} {called}."
 
 
 def _article(name: str) -> str:
@@ -250,7 +252,7 @@ def _half(facts: Facts, preview: Preview) -> Html:
 
 
 def _ema(found: Identification) -> Html:
-    ema = [left.bytes for left in found.leftovers.removable if left.reason.startswith("EMA")]
+    ema = [left.bytes for left in found.leftovers.removable if left.reason == EMA]
     if not ema:
         return EMPTY
     return tag(

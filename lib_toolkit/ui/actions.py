@@ -20,7 +20,7 @@ from lib_toolkit.ui.saving import Saved
 from lib_toolkit.ui.screen import Updates, merge
 from lib_toolkit.ui.workspace import Controls, Opened, Purpose, Running, Session, Workspace
 
-PATIENCE = 0.25
+PATIENCE = 0.15
 """Seconds that a click waits for its result before it shows progress instead."""
 
 LATE = "What was loaded here has been forgotten, since it was long ago; load the model again."

@@ -110,11 +110,10 @@ def _exists(target: Path) -> str:
 
 def _file_name(name: str, file_format: str) -> str:
     """The name with the format's ending; an ending that the user typed must agree with the format."""
-    if os.path.splitext(name)[1].lower() in MODEL_SUFFIXES:  # noqa: PTH122 (the name need not be a path)
-        safe_output_name(name)
-        file_format_of(Path(name), file_format)
-        return name
-    return safe_output_name(name + SUFFIXES[file_format] if name else "")
+    typed = os.path.splitext(name)[1].lower() in MODEL_SUFFIXES  # noqa: PTH122 (the name need not be a path)
+    whole = safe_output_name(name if typed or not name else name + SUFFIXES[file_format])
+    file_format_of(Path(whole), file_format)
+    return whole
 
 
 def _make_folder(folder: Path) -> bool:

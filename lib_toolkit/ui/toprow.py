@@ -25,13 +25,13 @@ def build(host: Host) -> dict[str, Any]:
             allow_custom_value=compat.REFUSES_UNKNOWN_CHOICES,
             elem_id="model_toolkit_source",
             scale=8,
-            min_width=240,
+            min_width=320,
         )
         parts["refresh"] = gr.Button("Refresh", elem_id="model_toolkit_refresh", scale=1, min_width=90)
         parts["load"] = gr.Button("Load", variant="primary", elem_id="model_toolkit_load", scale=1, min_width=90)
     with gr.Row(elem_id="model_toolkit_target", elem_classes=["model-toolkit-top"]):
         parts["name"] = gr.Textbox(
-            label="Name", max_lines=1, elem_id="model_toolkit_name", scale=5, min_width=240, placeholder="after loading"
+            label="Name", max_lines=1, elem_id="model_toolkit_name", scale=5, min_width=320, placeholder="after loading"
         )
         parts["precision"] = gr.Dropdown(
             list(PRECISIONS),

@@ -21,7 +21,10 @@ class Tab:
         page.wait_for_selector("#model_toolkit_load")
 
     def part(self, name):
-        return self.page.locator(f"#model_toolkit_{name}").first  # Gradio 3 gives the id to an inner element too
+        # Gradio 3 gives the id to an inner element too, which is why only the first one counts.
+        # A browser does not draw tabs behind another one, and waiting for them takes seconds.
+        self.page.bring_to_front()
+        return self.page.locator(f"#model_toolkit_{name}").first
 
     def wait_for(self, words, part="status"):
         """Wait until a part of the page says ``words``."""
