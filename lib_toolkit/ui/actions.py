@@ -6,6 +6,7 @@ compared with their tables. An error becomes a sentence in the status line, and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from lib_toolkit.edits.recipes import Wishes
@@ -22,6 +23,9 @@ from lib_toolkit.ui.workspace import Controls, Opened, Purpose, Running, Session
 
 PATIENCE = 0.15
 """Seconds that a click waits for its result before it shows progress instead."""
+
+REMAIN = 5.0
+"""Seconds that a refusal stays readable while a job goes on reporting."""
 
 LATE = "What was loaded here has been forgotten, since it was long ago; load the model again."
 
@@ -141,6 +145,7 @@ class Actions:
                 return key, action(session)
             except ToolkitError as error:
                 settled = screen.idle() if session.running is None else {}
+                session.refusal = (str(error), time.monotonic() + REMAIN)
                 return key, merge(settled, screen.status(str(error), "error"))
 
     def _fresh(self) -> Session:
@@ -161,6 +166,7 @@ class Actions:
         self._drop_job(session)
         name = {"load": "loading", "preview": "planning", "save": "saving"}[purpose] + f" {subject}"
         session.running = Running(self.jobs.start(name, work), purpose, subject)
+        session.refusal = ("", 0.0)
         if purpose != "preview":
             session.stale = False
         return self._look(session, self.jobs.wait(session.running.job, PATIENCE))
@@ -183,7 +189,11 @@ class Actions:
             busy: Updates = {}
             if running.purpose != "preview":
                 verb = "Loading" if running.purpose == "load" else "Saving"
-                busy = screen.status(f"{verb} {running.subject} …", "busy")
+                refusal, until = session.refusal
+                refused = time.monotonic() < until
+                busy = (
+                    screen.status(refusal, "error") if refused else screen.status(f"{verb} {running.subject} …", "busy")
+                )
             return merge(busy, screen.running(view, session.step))
         session.running = None
         if view.state != "done":

@@ -90,7 +90,8 @@ class Running:
 
 @dataclass
 class Session:
-    """One browser session. Whoever reads or changes it holds ``lock``."""
+    """One browser session. Whoever reads or changes it holds ``lock``. ``refusal`` is what a click was told while
+    a job ran, with the time until which the job's own progress line gives way to it."""
 
     wishes: Wishes = field(default_factory=Wishes)
     file_format: str = "safetensors"
@@ -100,6 +101,7 @@ class Session:
     preview: Preview | None = None
     running: Running | None = None
     stale: bool = False
+    refusal: tuple[str, float] = ("", 0.0)
     step: int = 0
     used: float = field(default_factory=time.monotonic)
     lock: threading.RLock = field(default_factory=threading.RLock)
