@@ -8,14 +8,12 @@ removed by the next write into that folder.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
-import secrets
 import shutil
-import socket
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +24,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_NAME = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+_HOST = f"{zlib.crc32(_NAME.encode()):08x}"
 _TEMPORARY = re.compile(r"^\.model-toolkit-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.part$")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?$", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
@@ -127,7 +126,7 @@ def _same_file(path: Path, source: Path) -> bool:
 
 
 def _temporary_name() -> str:
-    return f".model-toolkit-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
+    return f".model-toolkit-{_HOST}-{os.getpid()}-{os.urandom(4).hex()}.part"
 
 
 class TemporaryFile:
