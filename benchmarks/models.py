@@ -30,23 +30,24 @@ def random_block() -> np.ndarray:
     return values
 
 
-def _header(shapes: dict[str, tuple[int, ...]]) -> tuple[bytes, int]:
+def _header(shapes: dict[str, tuple[int, ...]], floats: str = "F32") -> tuple[bytes, int]:
     entries, position = {}, 0
     for key, shape in shapes.items():
         whole = key.endswith("position_ids")
-        size = (8 if whole else 4) * math.prod(shape)
-        dtype = "I64" if whole else "F32"
+        size = (8 if whole else 4 if floats == "F32" else 2) * math.prod(shape)
+        dtype = "I64" if whole else floats
         entries[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
         position += size
     raw = json.dumps(entries).encode()
     return len(raw).to_bytes(8, "little") + raw, position
 
 
-def dense_safetensors(path: Path, name: str) -> Path:
-    """An FP32 checkpoint full of random weights."""
+def dense_safetensors(path: Path, name: str, floats: str = "F32", part: str = "") -> Path:
+    """A checkpoint full of random weights, at F32 or F16; with ``part``, only the component under that prefix."""
     if not path.exists():
-        head, size = _header(table(name))
-        block = random_block().tobytes()
+        shapes = {key[len(part) :]: shape for key, shape in table(name).items() if key.startswith(part)}
+        head, size = _header(shapes, floats)
+        block = random_block().astype("<f4" if floats == "F32" else "<f2").tobytes()
         with path.open("wb") as file:
             file.write(head)
             for begin in range(0, size, len(block)):

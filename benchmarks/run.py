@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import models  # noqa: E402
+from lib_toolkit.architectures.registry import architecture  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def write_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
     return rows
 
 
-def yardstick(source: Path, read: int, written: int) -> float:
-    """Seconds of copy(read, written) beside ``source``, in a process of its own."""
-    command = [sys.executable, str(HERE / "yardstick.py"), str(source), str(read), str(written)]
+def yardstick(source: Path, *counts: int) -> float:
+    """Seconds of copy(read, written) beside ``source``, or of digest(read), in a process of its own."""
+    command = [sys.executable, str(HERE / "yardstick.py"), str(source), *map(str, counts)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -127,7 +128,7 @@ def _write_row(
 ) -> Row:
     ratios, memory = [], 0.0
     for _ in range(pairs):
-        result = timed([str(HERE / "job.py"), str(source), str(target), *flags])
+        result = timed([str(HERE / "job.py"), "prune", str(source), str(target), *flags])
         ratios.append(result["seconds"] / yardstick(source, kept, target.stat().st_size))
         memory = max(memory, result["peak"])
     how = ("torch loaded" if "torch" in flags else "no torch") + (", no reading back" if "noback" in flags else "")
@@ -138,6 +139,40 @@ def _write_row(
         f"{limit} × copy, {memory_limit} MiB",
         statistics.median(ratios) <= limit and memory <= memory_limit,
     )
+
+
+def report_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    """Metric, fingerprints, hashes and health at once, against one sha256 of the same bytes."""
+    source = models.dense_safetensors(folder / "half.safetensors", sizes.sd1, "F16")
+    size = source.stat().st_size
+    ratios, memory = [], 0.0
+    for _ in range(pairs):
+        result = timed([str(HERE / "job.py"), "report", str(source)])
+        ratios.append(result["seconds"] / yardstick(source, size))
+        memory = max(memory, result["peak"])
+        if result["torch"]:
+            raise SystemExit("the report imported torch")
+    met = statistics.median(ratios) <= 3 and memory <= 150
+    task = f"full report of a {size / 1e9:.2f} GB FP16 model"
+    return [Row(task, f"{spread(ratios)} × digest, {memory:.0f} MiB", "3 × digest, 150 MiB", met)]
+
+
+def import_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    """Replace the VAE, with reading back."""
+    model = models.dense_safetensors(folder / "half.safetensors", sizes.sd1, "F16")
+    vae = models.dense_safetensors(folder / "half.vae.safetensors", sizes.sd1, "F16", "first_stage_model.")
+    cls = next(cls for cls in architecture(sizes.sd1).classes if cls.startswith("VAE"))
+    target = folder / "replaced.safetensors"
+    ratios, memory = [], 0.0
+    for _ in range(pairs):
+        result = timed([str(HERE / "job.py"), "import", str(model), str(target), cls, str(vae)])
+        written = target.stat().st_size
+        ratios.append(result["seconds"] / yardstick(model, written, written))
+        memory = max(memory, result["peak"])
+    target.unlink()
+    task = f"replace the VAE of a {model.stat().st_size / 1e9:.2f} GB FP16 model, with reading back"
+    met = statistics.median(ratios) <= 2
+    return [Row(task, f"{spread(ratios)} × copy, {memory:.0f} MiB", "2.0 × copy", met)]
 
 
 def check_values(source: Path, result: Path, buffers: set[str]) -> None:
@@ -171,7 +206,7 @@ def memory_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
         ),
     ):
         target = folder / "memory.safetensors"
-        peaks[name] = timed([str(HERE / "job.py"), str(source), str(target)])["peak"]
+        peaks[name] = timed([str(HERE / "job.py"), "prune", str(source), str(target)])["peak"]
         target.unlink()
     growth = max(peaks.values()) - min(peaks.values())
     text = ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items())
@@ -180,7 +215,14 @@ def memory_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
     ]
 
 
-ROWS = {"start": start_row, "inspect": inspect_rows, "write": write_rows, "memory": memory_rows}
+ROWS = {
+    "start": start_row,
+    "inspect": inspect_rows,
+    "write": write_rows,
+    "report": report_rows,
+    "import": import_rows,
+    "memory": memory_rows,
+}
 
 
 def main() -> int:

@@ -1,13 +1,19 @@
-"""copy(r, w): read r bytes of a file and write w bytes beside it in pieces of 512 KiB, then fsync; prints seconds."""
+"""The yardsticks; each prints its seconds.
+
+yardstick.py FILE R W: copy(r, w), read r bytes of a file and write w bytes beside it in pieces of 512 KiB, then fsync.
+yardstick.py FILE R: digest(r), sha256 over the first r bytes of a file.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
 from pathlib import Path
 
 PIECE = 512 << 10
+DIGEST_PIECE = 4 << 20
 
 
 def copy(source: Path, read: int, write: int) -> float:
@@ -26,5 +32,20 @@ def copy(source: Path, read: int, write: int) -> float:
     return seconds
 
 
+def digest(source: Path, count: int) -> float:
+    whole = hashlib.sha256()
+    buffer = memoryview(bytearray(DIGEST_PIECE))
+    start = time.perf_counter()
+    with source.open("rb", buffering=0) as reader:
+        while count > 0:
+            got = reader.readinto(buffer[: min(DIGEST_PIECE, count)])
+            whole.update(buffer[:got])
+            count -= got or count
+    return time.perf_counter() - start
+
+
 if __name__ == "__main__":
-    print(copy(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    if len(sys.argv) == 3:
+        print(digest(Path(sys.argv[1]), int(sys.argv[2])))
+    else:
+        print(copy(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))

@@ -103,6 +103,12 @@ class Cast:
             return convert(raw, kind, out, self.dtype)
 
 
+def cast(tensor: Tensor, dtype: DType) -> Tensor:
+    """``tensor`` at another precision. A cast of a cast goes back to its source, so that nothing is rounded twice."""
+    source = tensor.source if isinstance(tensor, Cast) else tensor
+    return source if source.dtype is dtype else Cast(source, dtype)
+
+
 def convert(data: Bytes, kind: DType, out: Bytes, target: DType) -> Narrowing:
     """Cast ``data`` (elements of ``kind``, as bytes) into ``out`` (as many elements of ``target``)."""
     if kind is target:

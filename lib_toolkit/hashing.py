@@ -31,12 +31,47 @@ class FileHashes:
         return {"sha256": self.sha256, "autov2": self.autov2, "autov3": self.autov3, "legacy": self.legacy}
 
 
+class RunningHashes:
+    """The hashes of a file whose bytes come in order; ``add_whole`` and ``add_data`` may run in different threads.
+
+    Give every byte to both, and the first eight, which hold the length of a safetensors header, in one piece.
+    """
+
+    def __init__(self, is_safetensors: bool) -> None:
+        self._safetensors = is_safetensors
+        self._header = 0
+        self._whole, self._data, self._legacy = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+
+    def add_whole(self, offset: int, view: memoryview) -> None:
+        """Bytes of the file from ``offset`` on, for the hashes of the file itself."""
+        self._whole.update(view)
+        self._legacy.update(view[max(0, _LEGACY_OFFSET - offset) : max(0, _LEGACY_OFFSET + _LEGACY_LENGTH - offset)])
+
+    def add_data(self, offset: int, view: memoryview) -> None:
+        """The same bytes, for the hash of what follows the header."""
+        if not self._safetensors:
+            return
+        if offset == 0:
+            self._header = 8 + int.from_bytes(view[:8], "little")
+        self._data.update(view[max(0, self._header - offset) :])
+
+    @property
+    def data_sha256(self) -> str | None:
+        """All 64 digits of the sha256 of what follows the header; None for other formats."""
+        return self._data.hexdigest() if self._safetensors else None
+
+    def result(self) -> FileHashes:
+        """The hashes of what was given so far."""
+        sha256, data = self._whole.hexdigest(), self.data_sha256
+        return FileHashes(sha256, sha256[:10], data[:12] if data else None, self._legacy.hexdigest()[:8])
+
+
 class SourceHasher:
     """Hashes a file in a thread of its own while other work goes on."""
 
     def __init__(self, file: SourceFile, is_safetensors: bool) -> None:
         self._file = file.reopen()
-        self._header = 8 + int.from_bytes(file.read(0, 8), "little") if is_safetensors else None
+        self._hashes = RunningHashes(is_safetensors)
         self._done = 0
         self._stop = False
         self._error: BaseException | None = None
@@ -53,21 +88,16 @@ class SourceHasher:
             self._file.close()
 
     def _hash(self) -> FileHashes:
-        whole, data, legacy = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         buffer = memoryview(bytearray(_CHUNK))
         for begin in range(0, self._file.size, _CHUNK):
             if self._stop:
                 raise CancelledError("Cancelled; nothing was left behind.")
             view = buffer[: min(_CHUNK, self._file.size - begin)]
             self._file.read_at(begin, view)
-            whole.update(view)
-            if self._header is not None:
-                data.update(view[max(0, self._header - begin) :])
-            legacy.update(view[max(0, _LEGACY_OFFSET - begin) : max(0, _LEGACY_OFFSET + _LEGACY_LENGTH - begin)])
+            self._hashes.add_whole(begin, view)
+            self._hashes.add_data(begin, view)
             self._done = begin + len(view)
-        sha256 = whole.hexdigest()
-        autov3 = data.hexdigest()[:12] if self._header is not None else None
-        return FileHashes(sha256, sha256[:10], autov3, legacy.hexdigest()[:8])
+        return self._hashes.result()
 
     def result(self, progress: Progress) -> FileHashes:
         """Wait for the hashes. Raises what reading raised, or CancelledError."""

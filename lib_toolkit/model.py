@@ -13,7 +13,8 @@ from lib_toolkit.tensors import Tensor, nbytes, numel
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from. ``format``: ``safetensors``, ``torch-zip``, ``torch-legacy`` or ``pickle``."""
+    """Where a model came from. ``format``: ``safetensors``, ``torch-zip``, ``torch-legacy`` or ``pickle``;
+    ``new``: an empty model of the architecture that the path names, without a file."""
 
     path: Path
     format: str

@@ -31,7 +31,8 @@ SUFFIXES = {"safetensors": ".safetensors", "ckpt": ".ckpt"}
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Something of the source that the result does not hold. ``what``: ``tensor``, ``value`` or ``metadata``."""
+    """Something of the source that the result does not hold. ``what``: ``tensor``, ``value``, ``metadata``,
+    or ``group`` for many tensors under one entry whose key ends in ``*``."""
 
     key: str
     bytes: int
@@ -68,8 +69,13 @@ class Plan:
 
     @property
     def sources(self) -> tuple[Model, ...]:
-        """Every model that the plan reads from, the main one first."""
-        return (self.source, *self.others)
+        """Every model that the plan reads from, the main one first (a new model has no file of its own)."""
+        return self.others if self.is_new else (self.source, *self.others)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the plan began with an empty model, not with a file."""
+        return self.source.origin.format == "new"
 
     def as_model(self) -> Model:
         """The model that is to be, for identification and further edits."""
@@ -109,16 +115,21 @@ class Plan:
         return texts
 
     def _provenance(self, hashes: Mapping[str, str | None] | None) -> dict[str, object]:
+        entry: dict[str, object] = {"tool": "model-toolkit", "version": __version__}
+        if not self.is_new:
+            entry["source"] = self._source_entry(hashes)
+        entry["operations"] = list(self.operations)
+        if self.others:
+            entry["parts"] = [{"name": _text(m.name), "size": m.origin.size} for m in self.others]
+        return entry
+
+    def _source_entry(self, hashes: Mapping[str, str | None] | None) -> dict[str, object]:
         origin = self.source.origin
         source: dict[str, object] = {"name": _text(origin.path.name), "size": origin.size}
         if hashes is not None:
             for name, width in _HASH_WIDTHS.items():
                 source[name] = (hashes.get(name) or "").ljust(width)
-        entry: dict[str, object] = {"tool": "model-toolkit", "version": __version__, "source": source}
-        entry["operations"] = list(self.operations)
-        if self.others:
-            entry["parts"] = [{"name": _text(m.name), "size": m.origin.size} for m in self.others]
-        return entry
+        return source
 
 
 def plan_of(model: Model) -> Plan:

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+
+import pytest
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    # Two tabs are used in turn: neither may be put to sleep.
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+]
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 UNIX_CALLS = ("preadv", "pread", "pwritev", "pwrite", "link", "posix_fallocate")
 
@@ -19,3 +33,20 @@ def pytest_configure(config):
         from lib_toolkit import target
 
         target.fcntl = None
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Chromium of the system; without one these tests are skipped, or fail where they are asked for."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if found is None:
+        sentence = "There is no Chromium or Chrome on PATH; install one, or name it in the environment as CHROMIUM."
+        if os.environ.get("MODEL_TOOLKIT_REQUIRE_BROWSER") == "1":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

@@ -14,8 +14,9 @@ PACKAGE = ROOT / "lib_toolkit"
 # From the ground up. A module may import its own layer and those below; the two wings do not see each other.
 LAYERS = [
     {"errors", "progress"},
-    {"dtypes", "files", "crc", "tensors", "casting", "model"},
+    {"dtypes", "files", "crc", "tensors", "nodes", "casting", "model"},
     {"architectures", "identify"},
+    {"layouts"},
     {"formats", "plan", "streaming", "hashing", "target", "writing"},
     {"edits"},
     {"analysis"},

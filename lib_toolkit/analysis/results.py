@@ -42,7 +42,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class TensorHealth:
-    """Numbers of elements of one tensor that are NaN, infinite, zero, or finite but beyond FP16; largest magnitude."""
+    """Numbers of elements of one tensor that are NaN, infinite, zero, or finite but beyond FP16.
+
+    ``largest`` is the largest finite magnitude, rounded to FP16 unless it is beyond that.
+    """
 
     count: int
     nan: int = 0
@@ -54,7 +57,9 @@ class TensorHealth:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """The (UNET/VAE/CLIP) figures that users of model pages know; None where the component is absent.
+    """The (UNET/VAE/CLIP) figures that users of model pages know.
+
+    None where the component is absent or incomplete, of a class for which no figure is defined, or holds NaNs.
 
     ``known`` are sentences about figures that are those of a known component.
     """

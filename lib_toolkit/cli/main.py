@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lib_toolkit import __version__
-from lib_toolkit.cli import look, make, serve
+from lib_toolkit.cli import look, make, measure, parts, report, serve
 from lib_toolkit.cli.verbs import Parser
 from lib_toolkit.errors import CancelledError, ToolkitError
 from lib_toolkit.reports.plain import printable
@@ -71,5 +71,8 @@ def _parser() -> Parser:
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
     look.add_verbs(verbs)
     make.add_verbs(verbs)
+    measure.add_verbs(verbs)
+    parts.add_verbs(verbs)
+    report.add_verbs(verbs)
     serve.add_verbs(verbs)
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lib_toolkit.casting import Cast
+from lib_toolkit.casting import cast
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import UsageError
 from lib_toolkit.identify import Identification
@@ -21,15 +21,20 @@ PRECISIONS: dict[str, dict[DType, DType]] = {
 """What becomes of each floating-point type. ``auto`` leaves 16-bit types as they are."""
 
 
+def precision_table(precision: str) -> dict[DType, DType]:
+    """What becomes of each floating-point type. Raises UsageError for an unknown precision."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"{precision!r} is not a precision; choose {', '.join(PRECISIONS)}.")
+    return PRECISIONS[precision]
+
+
 def set_precision(plan: Plan, found: Identification, precision: str) -> Plan:
     """The plan with its weights at ``precision`` (a name in PRECISIONS).
 
     Schedule buffers, CLIP position ids, markers and scales keep their type, and so does every tensor of a model
     with quantised layers. Raises UsageError for an unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"{precision!r} is not a precision; choose {', '.join(PRECISIONS)}.")
-    table = PRECISIONS[precision]
+    table = precision_table(precision)
     if not table:
         return plan
     if found.quantised:
@@ -43,7 +48,7 @@ def set_precision(plan: Plan, found: Identification, precision: str) -> Plan:
         if target is None or key in fixed or not numel(tensor):
             tensors[key] = tensor
             continue
-        tensors[key] = Cast(tensor, target)
+        tensors[key] = cast(tensor, target)
         changed.append(Changed(key, f"{tensor.dtype.name} → {target.name}"))
     operations = (*plan.operations, f"precision {precision}") if changed else plan.operations
     return replace(plan, tensors=tensors, changed=(*plan.changed, *changed), operations=operations)

@@ -24,7 +24,12 @@ class Wishes:
 
 def plan_prune(model: Model, found: Identification, wishes: Wishes) -> Plan:
     """A clean copy: junk left out, old names repaired, weights at the wished precision."""
-    plan = prune(plan_of(model), found, wishes.keep_ema, wishes.drop_unknown)
+    return prune_plan(plan_of(model), found, wishes)
+
+
+def prune_plan(plan: Plan, found: Identification, wishes: Wishes) -> Plan:
+    """As ``plan_prune``, for a plan that other edits have begun; ``found`` is what ``plan.as_model()`` is now."""
+    plan = prune(plan, found, wishes.keep_ema, wishes.drop_unknown)
     return _repaired(rename_nai(plan, found), found, wishes)
 
 

@@ -61,11 +61,11 @@ def plan_text(
     before = plan.source.origin.size
     lines = [
         f"{'Wrote' if done else 'Would write'} {printable(str(target))}: {size:,} bytes ({human_bytes(size)}), "
-        + _difference(before, size)
-        + "."
+        + ("a new model." if plan.is_new else _difference(before, size) + ".")
     ]
     for reason, (count, total) in _by_reason(plan).items():
-        lines.append(f"  left out: {count:,} × {printable(reason)} ({human_bytes(total)})")
+        times = f"{count:,} × " if count else ""
+        lines.append(f"  left out: {times}{printable(reason)} ({human_bytes(total)})")
     for what, count in Counter(c.what if "→" in c.what else c.what.split(" from ")[0] for c in plan.changed).items():
         lines.append(f"  changed:  {count:,} × {printable(what)}")
     if not plan.dropped and not plan.changed:
@@ -88,8 +88,9 @@ def _difference(before: int, after: int) -> str:
 
 
 def _by_reason(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Number and bytes of what was left out for each reason; a group says itself how many tensors it stands for."""
     table: dict[str, tuple[int, int]] = {}
     for left in plan.dropped:
         count, total = table.get(left.reason, (0, 0))
-        table[left.reason] = (count + 1, total + left.bytes)
+        table[left.reason] = (count + (left.what != "group"), total + left.bytes)
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
@@ -10,15 +9,6 @@ import pytest
 from lib_toolkit.demo import make_demo
 from tests.ui.driving import Tab
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    # Two tabs are used in turn: neither may be put to sleep.
-    "--disable-background-timer-throttling",
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
-]
 COPIED = (
     "Stable-diffusion/sd-demo-bloated.ckpt",
     "Stable-diffusion/sd-demo-broken-ids.safetensors",
@@ -59,23 +49,11 @@ def server(served_folder):
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """Chromium of the system; without one these tests are skipped, or fail where they are asked for."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        sentence = "There is no Chromium or Chrome on PATH; install one, or name it in the environment as CHROMIUM."
-        if os.environ.get("MODEL_TOOLKIT_REQUIRE_BROWSER") == "1":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        context = browser.new_context()
-        context.set_default_timeout(15_000)
-        yield context
-        browser.close()
+def browser(chromium):
+    context = chromium.new_context()
+    context.set_default_timeout(15_000)
+    yield context
+    context.close()
 
 
 @pytest.fixture

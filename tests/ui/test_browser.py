@@ -23,12 +23,12 @@ def files(models):
 
 @pytest.fixture
 def slow_reads(monkeypatch):
-    """Reading takes 20 ms a piece once it is switched on: a save of a demo model takes many seconds."""
+    """Reading takes 50 ms a piece once it is switched on: a save of a demo model takes many seconds."""
     usual, switch = SourceFile.read_at, {"on": False}
 
     def read_at(self, offset, out):
         if switch["on"] and len(out) > 100:
-            time.sleep(0.02)
+            time.sleep(0.05)
         usual(self, offset, out)
 
     monkeypatch.setattr(SourceFile, "read_at", read_at)
