@@ -147,7 +147,7 @@ def plan_of(model: Model) -> Plan:
         if "." not in key and (value is None or isinstance(value, (bool, int, float, str))):
             plain[key] = value
         else:
-            dropped.append(Dropped(key, 0, "not a tensor nor a plain value: only programs could use it", "value"))
+            dropped.append(Dropped(key, 0, _why_not_kept(value), "value"))
     return Plan(
         source=model,
         tensors=dict(model.tensors),
@@ -198,6 +198,16 @@ def _history(metadata: Mapping[str, str]) -> list[object]:
 def _text(name: str) -> str:
     """A file name that may not be valid text, as metadata can hold it."""
     return name.encode("utf-8", "replace").decode()
+
+
+def _why_not_kept(value: object) -> str:
+    from lib_toolkit.formats.pickle_values import Placeholder
+
+    if isinstance(value, Placeholder) and value.level == "refused":
+        return "a tensor of a kind that cannot be read"
+    if isinstance(value, Placeholder):
+        return "not a tensor nor a plain value: only programs could use it"
+    return "a value inside of others: beside the tensors only single values can be kept"
 
 
 def _outside_kind(key: str) -> str:

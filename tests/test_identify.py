@@ -414,6 +414,14 @@ def test_the_only_unet_is_kept_although_it_is_an_ema_copy():
     assert any("EMA copy" in note for note in found.notes)
 
 
+def test_the_whole_ema_copy_of_a_broken_unet_is_kept():
+    shapes = without(table("sd1", ema=True), MAIN + "out.2.bias") | {"model_ema.decay": ()}
+    found = identify(model(shapes))
+    assert (found.name, found.missing_classes) == ("SD-v1-BROKEN", ("UNET-v1",))
+    assert [entry.key for entry in found.leftovers.removable] == ["model_ema.decay"]
+    assert any("its EMA copy is" in note for note in found.notes)
+
+
 # What is left over
 
 
@@ -520,6 +528,14 @@ def test_small_kinds_have_no_id():
     assert (found.kind, found.id, found.architecture, found.name) == ("embedding", None, None, "Embedding")
     found = identify(model({"*": (8, 768)}, container="string_to_param"))
     assert found.kind == "embedding"
+
+
+@pytest.mark.parametrize("container", ["", "params", "params_ema"])
+def test_upscalers_are_known_in_any_state_dict(container):
+    shapes = {"conv_first.weight": (64, 3, 3, 3), "body.0.rdb1.conv1.weight": (32, 64, 3, 3)}
+    found = identify(model(shapes, container=container))
+    assert (found.kind, found.name) == ("upscaler", "Upscaler (ESRGAN)")
+    assert not found.leftovers.unknown
 
 
 def test_nothing_at_all():

@@ -19,6 +19,7 @@ _DATA_HASHES = ("sshs_model_hash", "modelspec.hash_sha256")
 _LEGACY = "sshs_legacy_hash"
 _SOURCE_HASHES = ("sha256", "autov2", "autov3", "legacy")
 _LENGTH = 128
+_SHOWN = 18
 
 
 def embedded_hashes(
@@ -62,10 +63,14 @@ def disagreements(stated: Mapping[str, tuple[str, bool | None]], data_sha256: st
         Finding(
             "hash-disagrees",
             Severity.WARNING,
-            f"The metadata's {name} is {value[:18]}…, but the tensors' hash is {(data_sha256 or '')[:16]}…: they were "
-            "changed after it was written, or the metadata come from another file.",
+            f"The metadata's {name} is {_short(value)}, but the tensors' hash is {(data_sha256 or '')[:16]}…: they "
+            "were changed after it was written, or the metadata come from another file.",
             keys=(name,),
         )
         for name, (value, agrees) in stated.items()
         if agrees is False
     ]
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"

@@ -162,7 +162,9 @@ def _savings(model: Model, found: Identification) -> list[Finding]:
     plan = plan_prune(model, found, Wishes())
     tensors = [left for left in plan.dropped if left.what == "tensor"]
     ema = [left for left in tensors if left.reason == junk.EMA]
-    others = [left for left in tensors if left.reason != junk.EMA]
+    unknown = {left.key for left in found.leftovers.unknown}
+    strange = [left for left in tensors if left.key in unknown]
+    others = [left for left in tensors if left.reason != junk.EMA and left.key not in unknown]
     cast = [(key, tensor) for key, tensor in plan.tensors.items() if isinstance(tensor, Cast)]
     narrower = sum(nbytes(tensor.source) - nbytes(tensor) for _, tensor in cast)
     findings = []
@@ -174,8 +176,14 @@ def _savings(model: Model, found: Identification) -> list[Finding]:
     for identity, keys, saved, what, wish in rows:
         if keys and saved:
             text = f"{saved:,} bytes are {what}, which pictures do not need (tensors: {len(keys):,})."
-            remedy = Remedy("Prune the model.", f"The file becomes {saved:,} bytes smaller.", wish)
+            remedy = Remedy("Prune the model.", f"Its tensors take {saved:,} bytes less.", wish)
             findings.append(Finding(identity, Severity.INFO, text, remedy, tuple(keys[:_EXAMPLES])))
+    if strange:
+        size = sum(left.bytes for left in strange)
+        text = f"Tensors that the architecture does not know and a prune leaves out: {len(strange):,} ({size:,} bytes)."
+        remedy = Remedy("Prune the model, or convert it to keep them.", f"A prune takes {size:,} bytes less.")
+        keys = [left.key for left in strange[:_EXAMPLES]]
+        findings.append(Finding("saving-unknown", Severity.INFO, text, remedy, tuple(keys)))
     kept = [left for left in found.leftovers.unknown if left.key in plan.tensors and found.components]
     if kept:
         size = sum(left.bytes for left in kept)

@@ -29,7 +29,11 @@ def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str] =
     """How and what to write, save for the name of the result."""
     parser.add_argument("--strict", action="store_true", help="refuse when a value is too large for the precision")
     parser.add_argument("--format", choices=formats, help="default: by the name, else safetensors")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be written, write nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be written, write nothing; reads what would be cast, so that the size is exact",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,6 +42,7 @@ def _run(options: argparse.Namespace) -> int:
     from lib_toolkit.cli.terminal import progress_line
     from lib_toolkit.formats import open_model
     from lib_toolkit.identify import identify
+    from lib_toolkit.reports.plain import printable
     from lib_toolkit.reports.report_markdown import report_text
 
     wanted = {form: target for form in _FORMS if (target := getattr(options, form)) is not None}
@@ -56,6 +58,8 @@ def _run(options: argparse.Namespace) -> int:
             printed = [report_text(report)]
     for text in printed:
         print(text, end="")
+    for form, path in targets.items():
+        print(f"The report ({form}) is in {printable(str(path))}.", file=sys.stderr)
     return 0
 
 

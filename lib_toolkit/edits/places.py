@@ -72,6 +72,8 @@ def _holds(entry: Architecture, match: Match) -> bool:
 
 def _refusal(plan: Plan, found: Identification, cls: str, candidates: list[Architecture]) -> str:
     name = plan.source.name
+    if not candidates and not found.components and found.kind != "unknown":
+        return f"{name} is {found.name}, which holds no components: there is no place for a {cls} in it."
     if not candidates:
         return f"{name} is {found.name}, an architecture that is not known: there is no place for a {cls} in it."
     classes = ", ".join(candidates[0].classes) or "none"

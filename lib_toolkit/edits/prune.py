@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib_toolkit.architectures.junk import EMA
+from lib_toolkit.errors import UsageError
 from lib_toolkit.identify import Identification, Leftover
 from lib_toolkit.plan import Plan, drop
 
@@ -17,7 +18,7 @@ def prune(plan: Plan, found: Identification, keep_ema: bool = False, drop_unknow
 
     Unknown tensors go when the architecture is intact and they are a small part of the file, or when
     ``drop_unknown`` says so; otherwise they stay, with a warning. No component is ever taken apart: a model has
-    as many intact components after a prune as before, EMA copies aside.
+    as many intact components after a prune as before, EMA copies aside. Raises UsageError where nothing would be left.
     """
     reasons = {left.key: left.reason for left in found.leftovers.removable if not (keep_ema and _is_ema(left))}
     unknown = found.leftovers.unknown
@@ -30,6 +31,10 @@ def prune(plan: Plan, found: Identification, keep_ema: bool = False, drop_unknow
             f"{len(unknown)} unknown tensors ({share:,} bytes) were kept: "
             + ("they are a large part of the file" if found.intact else "the architecture is not intact")
             + ". They are left out only when asked for (drop unknown)."
+        )
+    if plan.tensors and plan.tensors.keys() <= reasons.keys():
+        raise UsageError(
+            f"Nothing of {plan.source.origin.path} would be left: {next(iter(reasons.values()))}; convert keeps it all."
         )
     operations = (*plan.operations, "prune") if any(key in plan.tensors for key in reasons) else plan.operations
     return replace(drop(plan, reasons), warnings=tuple(warnings), operations=operations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def open_model(path: Path | str) -> Model:
     UnsafeFileError) with one sentence when the file is not a model that can be read.
     """
     path = Path(path)
-    if path.is_dir():
-        raise FormatError(_folder_sentence(path))
+    with suppress(OSError):  # a name that is too long: opening it says so
+        if path.is_dir():
+            raise FormatError(_folder_sentence(path))
     file = SourceFile(path)
     try:
         model = _open_by_content(file)

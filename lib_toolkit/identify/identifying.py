@@ -38,7 +38,7 @@ def identify(model: Model) -> Identification:
         return _adapter(model, lora)
     matches, rejected = _components(model, shapes)
     if not matches:
-        kind = kinds.recognise(_all_shapes(model, shapes))
+        kind = kinds.recognise(_all_shapes(model, shapes)) or kinds.recognise(shapes)
         if kind is not None:
             verdict = Verdict(None, kind.name, None, kind.kind, False)
             # Nothing is known of the tensors, and nothing of them is junk: they are the file.
@@ -75,7 +75,8 @@ def _all_shapes(model: Model, shapes: dict[str, Shape]) -> dict[str, Shape]:
 
 def _checkpoint(model: Model, matches: Sequence[Match], rejected: Sequence[Rejected]) -> Identification:
     ema_alone = any(match.layout == "ema" for match in matches) and not _has_unet(matches)
-    sorted_out = sort_leftovers(model, matches, keep_ema=not _has_unet(matches))
+    ema_whole = not ema_alone and _only_ema_is_whole(matches)
+    sorted_out = sort_leftovers(model, matches, keep_ema=ema_whole or not _has_unet(matches))
     leftovers = sorted_out.leftovers
     whole = count_bytes(model.tensors.values())
     unknown = sum(entry.bytes for entry in leftovers.unknown)
@@ -83,11 +84,18 @@ def _checkpoint(model: Model, matches: Sequence[Match], rejected: Sequence[Rejec
     verdict = replace(verdict, rejected=(*verdict.rejected, *rejected))
     matches = tuple(replace(match, extra=_extra(match, leftovers.unknown)) for match in matches)
     notes = remarks.notes(verdict, matches, leftovers.protected, ema_alone)
+    if ema_whole:
+        notes.append("The UNet is not whole, but its EMA copy is: the copy is kept.")
     return _conclude(model, verdict, matches, leftovers, sorted_out.buffers, notes)
 
 
 def _has_unet(matches: Sequence[Match]) -> bool:
     return any(match.component.kind == "unet" and match.layout != "ema" for match in matches)
+
+
+def _only_ema_is_whole(matches: Sequence[Match]) -> bool:
+    layouts = {match.layout == "ema" for match in matches if match.component.kind == "unet" and match.complete}
+    return layouts == {True}
 
 
 def _extra(match: Match, unknown: Sequence[Leftover]) -> tuple[str, ...]:

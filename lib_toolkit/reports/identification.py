@@ -137,7 +137,7 @@ def _keys(model: Model, identification: Identification) -> list[dict[str, object
 
 def _short(value: object) -> str:
     """A value from a pickle in at most a line."""
-    text = value if isinstance(value, str) else repr(value)
+    text = str(value)
     return text if len(text) <= _VALUE_LENGTH else f"{text[:_VALUE_LENGTH]}… ({len(text):,} characters)"
 
 

@@ -50,7 +50,7 @@ def plan_json(
         "operations": list(plan.operations),
         "metadata": dict(plan.metadata),
         "notes": list(found.notes),
-        "warnings": [*plan.warnings, *found.warnings],
+        "warnings": list(dict.fromkeys((*plan.warnings, *found.warnings))),
     }
 
 

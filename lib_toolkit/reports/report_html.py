@@ -30,6 +30,7 @@ from lib_toolkit.reports.report_sections import (
     by_severity,
     has_metric,
     headline,
+    names_of,
     nothing_found,
     option,
     sections,
@@ -195,7 +196,9 @@ def _finding(finding: Finding, level: str, words: str) -> Html:
         verb = join([" ", tag("code", f"model-toolkit {command}")]) if command else EMPTY
         helps = tag("p", tag("b", "What helps: "), remedy.sentence, " ", remedy.effect, verb, class_="remedy")
     keys = bullets([tag("code", key) for key in finding.keys[:_LISTED]], "keys")
-    shown = details(f"{counted(len(finding.keys), 'tensor')} as examples", keys) if finding.keys else EMPTY
+    one, several = names_of(finding)
+    title = f"{len(finding.keys)} {one if len(finding.keys) == 1 else several} as examples"
+    shown = details(title, keys) if finding.keys else EMPTY
     label = tag("span", words, class_="level")
     return tag("article", tag("p", label, " ", finding.sentence), helps, shown, class_=f"card {level}", id=None)
 

@@ -34,6 +34,9 @@ _OPTIONS: Mapping[str, str] = {
     "prune": "prune",
     "replace_vae": "import",
 }
+_NAMED: Mapping[str, tuple[str, str]] = {"hash-disagrees": ("entry", "entries"), "damaged": ("part", "parts")}
+"""What the keys of a finding are, by its id, where they are no tensors; in the singular and the plural."""
+
 _EXAMPLES = 5
 
 
@@ -129,6 +132,11 @@ def option(finding: Finding) -> str | None:
     return _OPTIONS.get(finding.remedy.wish) if finding.remedy and finding.remedy.wish else None
 
 
+def names_of(finding: Finding) -> tuple[str, str]:
+    """What a finding's keys are, in the singular and the plural."""
+    return _NAMED.get(finding.id, ("tensor", "tensors"))
+
+
 def nothing_found(report: Report) -> str:
     """The sentence of a report without findings."""
     looked = "the header, all that was read" if report.quick else "its header and its values"
@@ -144,7 +152,7 @@ def _findings(report: Report) -> Section:
                 command = f" ({option(finding)})" if option(finding) else ""
                 bullets.append((1, f"{finding.remedy.sentence} {finding.remedy.effect}{command}"))
             if finding.keys:
-                bullets.append((1, f"Tensors: {_examples(finding.keys, 2)}"))
+                bullets.append((1, f"{names_of(finding)[1].capitalize()}: {_examples(finding.keys, 2)}"))
     return Section("findings", "Findings", () if bullets else (nothing_found(report),), bullets=tuple(bullets))
 
 

@@ -16,7 +16,7 @@ from lib_toolkit.identify import Identification, Match
 from lib_toolkit.model import Model, count_parameters
 from lib_toolkit.plan import Plan
 from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, table, tag
-from lib_toolkit.reports.numbers import human_bytes, human_count
+from lib_toolkit.reports.numbers import counted, human_bytes, human_count
 from lib_toolkit.reports.shares import Share, bar, shares_of
 from lib_toolkit.tensors import nbytes
 
@@ -133,8 +133,8 @@ def verdict(facts: Facts, found: Identification) -> tuple[str, ...]:
         sentences.append(f"Its layers are quantised ({found.quantised}): their precision is never changed.")
     kinds = ", ".join(f"{human_bytes(size)} {name}" for name, size in facts.dtypes.items())
     sentences.append(
-        f"{FORMATS.get(facts.file_format, facts.file_format)}, {facts.size:,} bytes, {facts.tensors:,} tensors, "
-        f"{human_count(facts.parameters)} parameters ({kinds or 'no values'})."
+        f"{FORMATS.get(facts.file_format, facts.file_format)}, {facts.size:,} bytes, "
+        f"{counted(facts.tensors, 'tensor')}, {human_count(facts.parameters)} parameters ({kinds or 'no values'})."
     )
     if facts.container:
         sentences.append(f"The tensors are those under {facts.container!r}.")
@@ -153,11 +153,19 @@ def _first_sentence(facts: Facts, found: Identification) -> str:
         whole = "intact: nothing that belongs to it is missing"
         return f"{facts.name} is {_article(found.name)} {called}, {whole}."
     if found.missing_classes:
-        return f"{facts.name} is not a whole model: {called}, without {', '.join(found.missing_classes)}."
+        return f"{facts.name} is not a whole model: {called}, {_lacks(found)}."
     broken = [match for match in found.components if not match.complete]
     if broken:
         return f"{facts.name} is {called}, incomplete: {_damage(broken[0])}."
     return f"{facts.name} is {_article(found.name)} {called}."
+
+
+def _lacks(found: Identification) -> str:
+    """The classes that are not in the file, and those that are but incomplete."""
+    there = {match.component.cls: match for match in found.components if not match.complete}
+    absent = [cls for cls in found.missing_classes if cls not in there]
+    faults = [_damage(there[cls]) for cls in found.missing_classes if cls in there]
+    return "; ".join([*([f"without {', '.join(absent)}"] if absent else []), *faults])
 
 
 def _article(name: str) -> str:

@@ -233,6 +233,13 @@ def test_signs_of_a_merge(tmp_path, metadata, ids, told):
     assert sign is None if told is None else told in sign
 
 
+def test_unknown_tensors_that_go_are_not_called_training_leftovers(tmp_path):
+    found = findings(save(tmp_path / "m.safetensors", {**half(demo()), "mine": np.ones(8, "<f2")}), quick=True)
+    assert "saving-junk" not in found
+    one = found["saving-unknown"]
+    assert one.keys == ("mine",) and "does not know" in one.sentence and "1 (16 bytes)" in one.sentence
+
+
 def test_savings_are_exact(tmp_path):
     arrays = demo()
     copies = ema(arrays, 0.001)

@@ -22,6 +22,7 @@ from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.plan import PROVENANCE
 from lib_toolkit.progress import Progress
+from lib_toolkit.reports.report_markdown import report_text
 from tests.analysis.samples import demo, half, part, save
 from tests.making import read_header
 
@@ -78,6 +79,11 @@ def test_stated_hashes_are_compared(tmp_path):
     }
     (wrong,) = [finding for finding in found.findings if finding.id == "hash-disagrees"]
     assert "sshs_model_hash" in wrong.sentence and data[:16] in wrong.sentence
+    assert "0" * 18 + "…, but" in wrong.sentence
+    short = report(save(path, arrays, {"sshs_model_hash": "zz"}))
+    (wrong,) = [finding for finding in short.findings if finding.id == "hash-disagrees"]
+    assert " is zz, but" in wrong.sentence
+    assert "Entries: sshs" in report_text(short).replace("\\", "")
 
 
 def test_hash_of_sd_scripts_is_right_in_its_own_files(tmp_path):

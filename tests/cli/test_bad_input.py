@@ -134,6 +134,7 @@ def test_paths_that_are_no_files(tmp_path, capsys, verb):
         ("diffusers", "diffusers folder"),
         ("pipe.ckpt", "regular file"),
         ("nul\0byte", "cannot be opened"),
+        ("x" * 300 + ".ckpt", "cannot be opened"),
     ):
         assert main([verb, str(tmp_path / name)]) == 2
         captured = capsys.readouterr()

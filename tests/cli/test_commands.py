@@ -287,6 +287,36 @@ def test_an_ema_without_its_unet_is_not_junk(tmp_path, capsys):
     assert_same(tmp_path / "b.safetensors", expected(arrays))
 
 
+def test_the_only_whole_unet_is_not_junk(tmp_path, capsys):
+    arrays = demo_arrays(ema=True)
+    del arrays["model.diffusion_model.out.2.bias"]
+    source = save(tmp_path / "a.safetensors", arrays)
+    run_json(capsys, "prune", source, "-o", tmp_path / "b.safetensors")
+    assert_same(tmp_path / "b.safetensors", expected(arrays))
+
+
+def test_a_prune_that_leaves_nothing_is_refused(tmp_path, capsys):
+    source = save(tmp_path / "a.safetensors", {"state.0.exp_avg": np.ones(5, "<f4")})
+    status, out, err = run(capsys, "prune", source, "-o", tmp_path / "b.safetensors")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "a.safetensors" in err
+    assert "convert keeps it all" in err
+    assert not (tmp_path / "b.safetensors").exists()
+    run_json(capsys, "convert", source, "-o", tmp_path / "b.safetensors", "--precision", "keep")
+
+
+def test_what_is_left_out_of_a_pickle_has_its_own_reason_and_one_warning(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    source = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3), "meta": torch.empty(3, device="meta"), "layers": [1, 2], "when": Path("x")}, source)
+    result = run_json(capsys, "convert", source, "-o", tmp_path / "b.safetensors")
+    reasons = {left["key"]: left["reason"] for left in result["dropped"]}
+    assert reasons["meta"] == "a tensor of a kind that cannot be read"
+    assert reasons["layers"].startswith("a value inside of others")
+    assert "only programs" in reasons["when"]
+    assert len(result["warnings"]) == len(set(result["warnings"])) == 1
+
+
 def test_convert_copies_anything_bit_for_bit(tmp_path, capsys):
     rng = np.random.default_rng(5)
     bits = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}

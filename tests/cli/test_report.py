@@ -152,7 +152,8 @@ def _check_prune(path: Path, text: str, capsys) -> None:
 def test_all_forms_at_once(small, tmp_path, capsys):
     forms = {"--json": tmp_path / "r.json", "--html": tmp_path / "r.html", "--markdown": tmp_path / "r.md"}
     status, out, err = run(capsys, small, *(part for pair in forms.items() for part in pair))
-    assert (status, out, err) == (0, "", "")
+    assert (status, out) == (0, "")
+    assert [str(path) in line for path, line in zip(forms.values(), err.splitlines(), strict=True)] == [True] * 3
     data = json.loads(forms["--json"].read_text("utf-8"))
     jsonschema.validate(data, report_schema())
     assert data["metric"]["text"] in forms["--html"].read_text("utf-8")

@@ -9,6 +9,7 @@ import pytest
 
 from lib_toolkit.architectures import registry
 from lib_toolkit.dtypes import DType
+from lib_toolkit.formats.pickle_values import Placeholder
 from lib_toolkit.identify import identify
 from lib_toolkit.model import Model, Origin
 from lib_toolkit.reports.identification import (
@@ -186,6 +187,13 @@ def test_nothing_from_the_file_drives_the_terminal(evil):
     assert all(line.isprintable() for line in text.split("\n"))
     assert "key" in text
     assert "value" in text
+
+
+def test_objects_of_a_pickle_are_shown_by_their_name():
+    model = Model({}, Origin(Path("m.ckpt"), "zip", 0), values={"when": Placeholder("datetime.date", "info")})
+    text = identification_text(model, identify(model))
+    assert "<datetime.date>" in text
+    assert "Placeholder" not in text
 
 
 def test_long_values_are_shortened():

@@ -107,6 +107,15 @@ def test_a_broken_checkpoint_says_what_is_missing():
     assert "no VAE inside" in words(identity_html(facts, found, preview))
 
 
+def test_a_bare_component_that_is_incomplete_is_not_said_to_be_without_itself():
+    table = {key.removeprefix(VAE): shape for key, shape in DEMO.table().items() if key.startswith(VAE)}
+    gone = next(key for key in table if key.endswith("norm1.weight"))
+    del table[gone]
+    facts, found, *_ = shown(model_of(table))
+    first = verdict(facts, found)[0]
+    assert "not a whole model" in first and "without" not in first and gone in first
+
+
 def test_a_damaged_component_is_told_by_its_keys():
     table = DEMO.table()
     gone = next(key for key in table if key.startswith(VAE) and key.endswith("norm1.weight"))
