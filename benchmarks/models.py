@@ -65,6 +65,10 @@ def sparse_safetensors(path: Path, name: str, least: int = 0) -> Path:
         with path.open("wb") as file:
             file.write(head)
             file.truncate(len(head) + size)
+            for key, entry in json.loads(head[8:]).items():
+                if key.endswith("position_ids"):
+                    file.seek(len(head) + entry["data_offsets"][0])
+                    file.write(np.arange(math.prod(entry["shape"]), dtype="<i8").tobytes())
     return path
 
 

@@ -78,23 +78,34 @@ def repeated(arguments: list[str], runs: int) -> tuple[float, float]:
     return statistics.median(seconds for seconds, _ in results), max(memory for _, memory in results)
 
 
+START = {
+    "inspect": "lib_toolkit.formats, lib_toolkit.identify, lib_toolkit.edits.repair, "
+    "lib_toolkit.reports.identification",
+    "prune": "lib_toolkit.formats.safetensors_out, lib_toolkit.edits.recipes, lib_toolkit.writing, "
+    "lib_toolkit.reports.plans, safetensors",
+}
+"""What the verbs import."""
+
+
 def start_row(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
-    """Every import that a verb needs, and hardly any work; Python with NumPy alone for comparison."""
-    small = str(models.sparse_safetensors(folder / "small.safetensors", "sd-v1-demo"))
-    alone = statistics.median(_numpy_alone() for _ in range(pairs))
+    """The start of Python and every import that a verb needs."""
     rows = []
-    for name, arguments in (("inspect", ["inspect", small]), ("prune", ["prune", small, "--dry-run"])):
-        seconds, memory = repeated(arguments, pairs)
-        task = f"start and imports, `{name}` of a tiny model (Python with NumPy alone: {alone:.2f} s)"
-        met = seconds <= 0.35 and memory <= 45
-        rows.append(Row(task, f"{seconds:.2f} s, {memory:.0f} MiB", "0.35 s, 45 MiB", met))
+    for verb, modules in START.items():
+        code = (
+            "import sys; sys.path.insert(0, '.')\n"
+            f"import json, lib_toolkit.cli.main, {modules}\n"
+            "from benchmarks.job import peak\n"
+            "print(json.dumps({'peak': peak()}))"
+        )
+        seconds, memory = [], 0.0
+        for _ in range(pairs + 1):
+            start = time.perf_counter()
+            memory = max(memory, timed(["-c", code])["peak"])
+            seconds.append(time.perf_counter() - start)
+        middle = statistics.median(seconds[1:])
+        task = f"start of Python and imports of `{verb}`"
+        rows.append(Row(task, f"{middle:.2f} s, {memory:.0f} MiB", "0.35 s, 45 MiB", middle <= 0.35 and memory <= 45))
     return rows
-
-
-def _numpy_alone() -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import numpy"], check=True, env=ENVIRONMENT)
-    return time.perf_counter() - start
 
 
 def inspect_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:

@@ -13,6 +13,8 @@ _MOST = 0.5
 
 _REJECTED = 6
 _EXAMPLES = 5
+_TOLD = 2
+"""Candidates of which keys are given too: making their tables takes time."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,8 @@ def _rejected(scores: Sequence[_Score], chosen: Architecture | None, matches: Se
     others = [score for score in scores if score.architecture is not chosen and _worth_telling(score, matches)]
     others.sort(key=lambda score: (*(-count for count in score.evidence), score.architecture.name))
     return tuple(
-        Rejected(score.architecture.name, _reason(score, found, classes), _examples(score))
-        for score in others[:_REJECTED]
+        Rejected(score.architecture.name, _reason(score, found, classes), _examples(score) if rank < _TOLD else ())
+        for rank, score in enumerate(others[:_REJECTED])
     )
 
 
