@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from lib_toolkit import __version__
@@ -45,9 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(str(error))
         return BAD
     except BrokenPipeError:
-        # Whoever read our output has gone; Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone
         return OK
+    except OSError as error:
+        _drop_output()
+        _say(f"The system refused a step ({error.strerror or error}); make room or check the disk, then try again.")
+        return BAD
     except Exception as error:
         if os.environ.get("MODEL_TOOLKIT_DEBUG"):
             traceback.print_exc()
@@ -55,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"Something unforeseen went wrong ({type(error).__name__}: {error}); please report it with the file's kind."
         )
         return BAD
+
+
+def _drop_output() -> None:
+    """What could not be printed must not be tried again, and complained about, when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(sentence: str) -> None:

@@ -461,6 +461,19 @@ def test_interrupting_a_save_leaves_nothing(tmp_path, number):
     assert [p.name for p in tmp_path.iterdir()] == ["big.safetensors"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_sentence(demo_folder):
+    source = demo_folder / "Stable-diffusion/sd-demo.safetensors"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lib_toolkit", "inspect", str(source), "--keys"],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
+
+
 def test_stdout_may_go_away(demo_folder):
     source = demo_folder / "Stable-diffusion/sd-demo.safetensors"
     process = command("inspect", source, "--keys", "--json")
