@@ -182,6 +182,8 @@ def _verdict(model: Model, identification: Identification) -> list[str]:
         lines.append(f"Missing or incomplete: {', '.join(identification.missing_classes)}.")
     if identification.buffers:
         lines.append(f"It carries {counted(len(identification.buffers), 'schedule buffer')}, kept as stored.")
+    if model.container:
+        lines.append(printable(f"The state dict in use is {model.container}."))
     if model.outside:
         lines.append(f"Outside the state dict: {counted(len(model.outside), 'tensor')}, {_outside(model)}.")
     return lines

@@ -402,6 +402,7 @@ def test_human_output_tells_what_happened(demo_folder, tmp_path, capsys):
     assert "verified" in out
     status, out, _ = run(capsys, "inspect", source)
     assert "SD-v1-Demo" in out
+    assert "The state dict in use is state_dict." in out
     assert "UNET" in out
 
 
