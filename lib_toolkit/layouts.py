@@ -178,7 +178,7 @@ def convert(component: Component, layout: str, canonical: Mapping[str, Tensor]) 
     family = component.family
     if family is None or layout not in family.layouts:
         raise UsageError(f"{component.name} has no layout {layout!r}; keep the one that the model has.")
-    column = family.layouts.index(layout)
+    family, column = family.within(layout), family.layouts.index(layout)
     tensors: dict[str, Tensor] = {}
     missing: list[str] = []
     wrong: list[WrongShape] = []

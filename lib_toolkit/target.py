@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lib_toolkit.errors import TargetError, UsageError
+from lib_toolkit.flushing import Flusher
 
 try:
     import fcntl
@@ -149,6 +150,7 @@ class TemporaryFile:
         _mine.add(self.path.name)
         self._open = True
         self._exists = True
+        self._flusher = Flusher(self._fd)
 
     def _create(self, flags: int) -> tuple[Path, int]:
         while True:
@@ -172,6 +174,7 @@ class TemporaryFile:
         """Write all of ``data`` at ``offset``. Raises TargetError when the disk is full or fails."""
         try:
             if hasattr(os, "pwrite"):
+                self._flusher.note(len(data))
                 while len(data):
                     count = os.pwrite(self._fd, data, offset)
                     offset, data = offset + count, data[count:]
@@ -189,6 +192,7 @@ class TemporaryFile:
     def sync(self) -> None:
         """Bring the bytes to the disk. Raises TargetError when that fails."""
         try:
+            self._flusher.stop()
             os.fsync(self._fd)
         except OSError as error:
             raise TargetError(f"{self.final.name} could not be written: {error.strerror}; nothing was kept.") from error
@@ -221,6 +225,8 @@ class TemporaryFile:
     def _close(self) -> None:
         if self._open:
             self._open = False
+            with contextlib.suppress(OSError):
+                self._flusher.stop()
             os.close(self._fd)
 
     def __enter__(self) -> TemporaryFile:

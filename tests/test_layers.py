@@ -17,7 +17,7 @@ LAYERS = [
     {"dtypes", "files", "crc", "tensors", "nodes", "casting", "model"},
     {"architectures", "identify"},
     {"layouts"},
-    {"formats", "plan", "streaming", "hashing", "target", "writing"},
+    {"formats", "plan", "streaming", "hashing", "target", "flushing", "writing"},
     {"edits"},
     {"analysis"},
     {"reports"},
@@ -28,7 +28,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-WINGS = ({"architectures", "identify"}, {"formats", "plan", "streaming", "hashing", "target", "writing"})
+WINGS = ({"architectures", "identify"}, {"formats", "plan", "streaming", "hashing", "target", "flushing", "writing"})
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -54,17 +54,16 @@ class Rows:
         self._presence = presence
 
     def _names(self, name: Name) -> tuple[str, ...]:
+        # Lists, not generators: this runs for each of the thousands of tensors of each table that is tried.
         if isinstance(name, str):
-            return tuple(prefix + name for prefix in self._prefixes)
-        return tuple(prefix + part for prefix, part in zip(self._prefixes, name, strict=True))
+            return tuple([prefix + name for prefix in self._prefixes])
+        return tuple([prefix + part for prefix, part in zip(self._prefixes, name, strict=True)])
 
     def at(self, name: Name) -> Rows:
         """The rows below ``name``; an empty name in a layout adds nothing to that layout's prefix."""
         parts = (name,) * len(self._prefixes) if isinstance(name, str) else name
-        prefixes = tuple(
-            f"{prefix}{part}." if part else prefix for prefix, part in zip(self._prefixes, parts, strict=True)
-        )
-        return Rows(prefixes, self._entries, self._limit, self._presence)
+        prefixes = [f"{prefix}{part}." if part else prefix for prefix, part in zip(self._prefixes, parts, strict=True)]
+        return Rows(tuple(prefixes), self._entries, self._limit, self._presence)
 
     def marked(self, presence: Presence) -> Rows:
         """The same place, for tensors that need not be there."""
@@ -153,8 +152,11 @@ class Family(ABC):
         return self if layout == self.layout else replace(self, layout=layout)
 
     def entries(self, limit: int | None = None) -> tuple[Entry, ...]:
-        """All tensors in all layouts. Raises TableTooLargeError when there are more than ``limit``."""
-        return _entries(self, limit)
+        """All tensors, in all written layouts; in the derived ones too where this is one of them.
+
+        Raises TableTooLargeError when there are more than ``limit``.
+        """
+        return _entries(self, limit, derived=self.layout in self.derived)
 
     def table(self, limit: int | None = None, *, rare: bool = True) -> dict[str, Shape]:
         """Key to shape in this layout, optional keys too; without the rare ones if so told."""
@@ -173,7 +175,8 @@ class Family(ABC):
     def renames(self, target: str) -> dict[str, str]:
         """Keys in this layout to keys in the layout ``target``; the inverse is the target's own ``renames``."""
         here, there = self.layouts.index(self.layout), self.layouts.index(target)
-        return {entry.names[here]: entry.names[there] for entry in self.entries()}
+        wide = self.within(target) if target in self.derived else self
+        return {entry.names[here]: entry.names[there] for entry in wide.entries()}
 
     def block(self, key: str) -> str | None:
         """The merge block (IN00, M00, OUT11, TIME ...) of a key in this layout, None for an unknown key."""
@@ -193,19 +196,22 @@ def _native_root(family: Family) -> Family:
     return family.within(family.layouts[0])
 
 
-_TABLES: OrderedDict[Family, tuple[Entry, ...]] = OrderedDict()
+_TABLES: OrderedDict[tuple[Family, bool], tuple[Entry, ...]] = OrderedDict()
 _NATIVE: OrderedDict[Family, dict[str, str]] = OrderedDict()
 
 
-def _entries(family: Family, limit: int | None) -> tuple[Entry, ...]:
+def _entries(family: Family, limit: int | None, derived: bool) -> tuple[Entry, ...]:
     root = _native_root(family)
-    known = _TABLES.get(root)
+    known = _TABLES.get((root, derived))
     if known is None:
-        collected: list[Entry] = []
-        root.rows(Rows(("",) * len(root.written), collected, limit))
-        known = tuple(_with_derived(entry, root) for entry in collected) if root.derived else tuple(collected)
+        if derived:
+            known = tuple([_with_derived(entry, root) for entry in _entries(root, limit, derived=False)])
+        else:
+            collected: list[Entry] = []
+            root.rows(Rows(("",) * len(root.written), collected, limit))
+            known = tuple(collected)
         if len(known) <= _CACHED_ENTRIES:
-            _TABLES[root] = known
+            _TABLES[root, derived] = known
             while len(_TABLES) > _CACHED_TABLES:
                 _TABLES.pop(next(iter(_TABLES)), None)
     if limit is not None and len(known) > limit:

@@ -30,15 +30,14 @@ def sort_leftovers(model: Model, components: Sequence[Match], keep_ema: bool) ->
     copy is the only UNet in the file.
     """
     claimed = _claimed(components, keep_ema)
-    spans = _spans(model.tensors, claimed)
+    left = {key: tensor for key, tensor in model.tensors.items() if key not in claimed}
+    spans = _spans(model.tensors, claimed) if left else {}
     places = tuple(match.prefix for match in components if match.prefix)
     protected: list[Leftover] = []
     removable: list[Leftover] = []
     unknown: list[Leftover] = []
     buffers: list[str] = []
-    for key, tensor in model.tensors.items():
-        if key in claimed:
-            continue
+    for key, tensor in left.items():
         if junk.is_buffer(key, tensor.shape):
             buffers.append(key)
             continue
