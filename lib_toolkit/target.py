@@ -63,12 +63,24 @@ def safe_output_name(name: str) -> str:
 
 
 def free_name(folder: Path, stem: str, ending: str) -> Path:
-    """``stem + ending`` in ``folder``, or the first of stem(1), stem(2) … that does not exist."""
+    """``stem + ending`` in ``folder``, or the first of stem(1), stem(2) … that does not exist.
+
+    What cannot stand in a file name on every system is replaced by ``_``, since a proposed name must be one that
+    can be written (a source may well have such a name).
+    """
+    stem = _usable(stem, ending)
     path, number = folder / f"{stem}{ending}", 0
     while os.path.lexists(path):
         number += 1
         path = folder / f"{stem}({number}){ending}"
     return path
+
+
+def _usable(stem: str, ending: str) -> str:
+    text = _FORBIDDEN.sub("_", stem.encode("utf-8", "replace").decode("utf-8")).lstrip(". ")
+    room = _LONGEST_NAME - len(ending.encode()) - len("(9999)")
+    text = text.encode()[:room].decode("utf-8", "ignore").rstrip(". ") or "model"
+    return f"_{text}" if _RESERVED.match(text + ending) else text
 
 
 def check_target(
@@ -238,6 +250,11 @@ class TemporaryFile:
             with contextlib.suppress(OSError):
                 self.path.unlink()
         _mine.discard(self.path.name)
+
+
+def rename_new(source: Path, final: Path) -> None:
+    """Rename without ever replacing a file. Raises FileExistsError for a taken name, OSError for everything else."""
+    _rename(source, final, False)
 
 
 def _rename(temporary: Path, final: Path, force: bool) -> None:

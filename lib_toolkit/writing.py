@@ -35,6 +35,10 @@ _KNOWN_TO_OLD_LIBRARIES = frozenset(DType) - {
 }
 
 
+class OutgrownError(TargetError):
+    """The result would be far larger than its source: not the target but the source is to blame."""
+
+
 @dataclass(frozen=True)
 class WriteOptions:
     """How to write. ``strict`` refuses to keep a tensor at its type when a cast would overflow. ``hash_source`` reads
@@ -66,6 +70,10 @@ def check(plan: Plan, path: Path, options: WriteOptions) -> Path:
     Raises UsageError or TargetError with the reason.
     """
     layout = plan.layout(options.file_format, options.hash_source)
+    if not plan.tensors and options.file_format == "ckpt":
+        raise TargetError(
+            f"{plan.source.name} holds no tensors, and a .ckpt without any is no model; write a .safetensors instead."
+        )
     _check_growth(plan, layout)
     return check_target(path, layout.size, tuple(m.origin.path for m in plan.sources), options.force, options.in_use)
 
@@ -188,7 +196,7 @@ def _check_growth(plan: Plan, layout: Layout) -> None:
     size = sum(model.origin.size for model in plan.sources)
     bound = _GROWTH_FACTOR * size + _GROWTH_FLOOR
     if layout.size > bound:
-        raise TargetError(
+        raise OutgrownError(
             f"{plan.source.name} would grow from {size:,} to {layout.size:,} bytes, beyond all that "
             "an honest model needs; it repeats the same values as many tensors, and was refused."
         )

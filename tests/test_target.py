@@ -214,3 +214,22 @@ def test_free_name_counts_up(tmp_path):
     (tmp_path / "a.ckpt").touch()
     (tmp_path / "a(1).ckpt").touch()
     assert free_name(tmp_path, "a", ".ckpt").name == "a(2).ckpt"
+
+
+@pytest.mark.parametrize(
+    ("stem", "proposed"),
+    [
+        (".hidden-pruned", "hidden-pruned.ckpt"),
+        ("a:b?-pruned", "a_b_-pruned.ckpt"),
+        ("con", "_con.ckpt"),
+        ("caf\udce9", "caf?.ckpt".replace("?", "_")),
+        ("   ", "model.ckpt"),
+        ("名" * 120, "名" * 81 + ".ckpt"),
+    ],
+)
+def test_a_proposed_name_can_be_written(tmp_path, stem, proposed):
+    path = free_name(tmp_path, stem, ".ckpt")
+    assert path.name == proposed
+    assert safe_output_name(path.name) == proposed
+    path.touch()
+    assert safe_output_name(free_name(tmp_path, stem, ".ckpt").name).endswith("(1).ckpt")

@@ -262,3 +262,19 @@ def test_a_pickle_named_safetensors_is_read_with_a_warning(tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["tensors"] == 1
     assert any("pickle" in warning for warning in result["warnings"])
+
+
+def test_a_ckpt_without_tensors_is_not_written(tmp_path, capsys):
+    path = tmp_path / "none.safetensors"
+    path.write_bytes(safetensors_bytes({}, {}))
+    assert main(["convert", str(path), "-o", str(tmp_path / "none.ckpt")]) == 2
+    assert capsys.readouterr().err.startswith("none.safetensors holds no tensors")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["none.safetensors"]
+    assert main(["convert", str(path), "-o", str(tmp_path / "copy.safetensors")]) == 0
+
+
+def test_a_source_with_an_odd_name_gets_a_result_with_a_plain_one(good, tmp_path):
+    odd = tmp_path / ".odd:name?.safetensors"
+    odd.write_bytes(good.read_bytes())
+    assert main(["prune", str(odd)]) == 0
+    assert (tmp_path / "odd_name_-pruned.safetensors").exists()
