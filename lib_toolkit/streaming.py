@@ -16,7 +16,7 @@ from lib_toolkit.files import SourceFile
 from lib_toolkit.formats.layout import Slot
 from lib_toolkit.model import Checksum
 from lib_toolkit.progress import Progress
-from lib_toolkit.tensors import nbytes, numel
+from lib_toolkit.tensors import Stored, Tensor, nbytes, numel
 
 PIECE = 256 << 10
 """Elements of a tensor that are handled at a time: large enough for the disk, small enough for the cache."""
@@ -73,6 +73,75 @@ def stream(
     return work.outcome()
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Elements [start, stop) of ``tensor``, which come to lie at ``offset`` of the result.
+
+    ``slots``: numbers of the slots that the tensor stands for, in order; more than one where small neighbours are
+    handled as one, since a file of thousands of small tensors would else cost thousands of tiny steps.
+    """
+
+    slots: tuple[int, ...]
+    tensor: Tensor
+    offset: int
+    start: int
+    stop: int
+
+
+def _pieces(slots: list[Slot]) -> Iterator[_Piece]:
+    index = 0
+    while index < len(slots):
+        end = _end_of_run(slots, index)
+        first = slots[index]
+        if end > index + 1:
+            tensor = _joined([slot.tensor for slot in slots[index:end]])
+            yield _Piece(tuple(range(index, end)), tensor, first.offset, 0, numel(tensor))
+        else:
+            count = numel(first.tensor)
+            step = count if first.tensor.whole else PIECE
+            for start in range(0, count, max(1, step)):
+                yield _Piece((index,), first.tensor, first.offset, start, min(start + step, count))
+        index = end
+
+
+def _end_of_run(slots: list[Slot], begin: int) -> int:
+    """The end of the run of slots from ``begin`` that follow each other in the source as in the result, of one type,
+    and are one piece together."""
+    source, count = _stored(slots[begin].tensor), numel(slots[begin].tensor)
+    end = begin + 1
+    while source is not None and end < len(slots):
+        before, after = slots[end - 1], slots[end]
+        following = _stored(after.tensor)
+        count += numel(after.tensor)
+        if (
+            following is None
+            or count > PIECE
+            or following.source is not source.source
+            or following.dtype is not source.dtype
+            or following.offset != source.offset + nbytes(source)
+            or isinstance(after.tensor, Cast) is not isinstance(before.tensor, Cast)
+            or after.tensor.dtype is not before.tensor.dtype
+            or after.offset != before.offset + nbytes(before.tensor)
+        ):
+            break
+        source, end = following, end + 1
+    return end
+
+
+def _stored(tensor: Tensor) -> Stored | None:
+    """The bytes behind a tensor where they can be handled together with their neighbours'."""
+    inner = tensor.source if isinstance(tensor, Cast) else tensor
+    return inner if isinstance(inner, Stored) and not inner.big_endian and inner.dtype.bits >= 8 else None
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    first, count = tensors[0], sum(numel(tensor) for tensor in tensors)
+    stored = _stored(first)
+    assert stored is not None
+    joined = Stored(stored.source, stored.offset, stored.dtype, (count,))
+    return Cast(joined, first.dtype) if isinstance(first, Cast) else joined
+
+
 class _Work:
     """The pieces still to do and the results so far, shared by the workers."""
 
@@ -84,18 +153,11 @@ class _Work:
         self.error: BaseException | None = None
         self.stopped = False
         self.only_looking = sink is None
-        self._pieces = self._all_pieces()
+        self._pieces = _pieces(slots)
         self._lock = threading.Lock()
         self._one_large = threading.Lock()
         self._crcs: list[dict[int, tuple[int, int]]] = [{} for _ in slots]
         self._narrowing: list[Narrowing] = [NOTHING_LOST] * len(slots)
-
-    def _all_pieces(self) -> Iterator[tuple[int, int, int]]:
-        for index, slot in enumerate(self.slots):
-            count = numel(slot.tensor)
-            step = count if slot.tensor.whole else PIECE
-            for start in range(0, count, max(1, step)):
-                yield index, start, min(start + step, count)
 
     def run(self) -> None:
         """Do pieces until none is left, another worker failed, or the user cancelled."""
@@ -105,43 +167,59 @@ class _Work:
                     piece = None if self.stopped else next(self._pieces, None)
                 if piece is None:
                     return
-                self._do(*piece)
+                self._do(piece)
         except BaseException as error:
             with self._lock:
                 self.stopped = True
                 self.error = self.error or error
 
-    def _do(self, index: int, start: int, stop: int) -> None:
-        slot = self.slots[index]
-        tensor = slot.tensor
+    def _do(self, piece: _Piece) -> None:
+        tensor = piece.tensor
         if not self.only_looking or isinstance(tensor, Cast):
             if tensor.whole:
                 with self._one_large:
-                    self._read_and_write(index, slot, start, stop)
+                    self._read_and_write(piece)
             else:
-                self._read_and_write(index, slot, start, stop)
+                self._read_and_write(piece)
         source = tensor.source if isinstance(tensor, Cast) else tensor
-        self.progress.advance(source.dtype.nbytes(stop - start))
+        self.progress.advance(source.dtype.nbytes(piece.stop - piece.start))
 
-    def _read_and_write(self, index: int, slot: Slot, start: int, stop: int) -> None:
-        tensor = slot.tensor
+    def _read_and_write(self, piece: _Piece) -> None:
+        tensor, start, stop = piece.tensor, piece.start, piece.stop
         with scratch(tensor.dtype.nbytes(stop - start)) as out:
             lost = NOTHING_LOST
             if isinstance(tensor, Cast):
                 lost = tensor.read_counted(start, stop, out)
+                if lost and len(piece.slots) > 1:
+                    self._one_by_one(piece)  # whose loss it is must be known
+                    return
             else:
                 tensor.read_into(start, stop, out)
             data = out.data
-            crc = crc32(data) if self.with_crcs else 0
-            with self._lock:
-                self._crcs[index][start] = (crc, len(data))
-                if lost:
-                    self._narrowing[index] += lost
-                    self.only_looking = self.only_looking or lost.overflowed > 0
+            self._note(piece, data, lost)
             if self.sink is not None and not self.only_looking:
-                offset = slot.offset + tensor.dtype.nbytes(start)
+                offset = piece.offset + tensor.dtype.nbytes(start)
                 for position in range(0, len(data), WRITE):
                     self.sink(offset + position, data[position : position + WRITE])
+
+    def _one_by_one(self, piece: _Piece) -> None:
+        for index in piece.slots:
+            slot = self.slots[index]
+            self._read_and_write(_Piece((index,), slot.tensor, slot.offset, 0, numel(slot.tensor)))
+
+    def _note(self, piece: _Piece, data: memoryview, lost: Narrowing) -> None:
+        """Keep the checksums of a piece's bytes, slot by slot, and what a cast of it lost."""
+        crcs, position = [], 0
+        for index in piece.slots if self.with_crcs else ():
+            count = nbytes(self.slots[index].tensor) if len(piece.slots) > 1 else len(data)
+            crcs.append((index, crc32(data[position : position + count]), count))
+            position += count
+        with self._lock:
+            for index, crc, count in crcs:
+                self._crcs[index][piece.start] = (crc, count)
+            if lost:
+                self._narrowing[piece.slots[0]] += lost
+                self.only_looking = self.only_looking or lost.overflowed > 0
 
     def outcome(self) -> Outcome:
         outcome = Outcome()

@@ -69,7 +69,10 @@ def check(plan: Plan, path: Path, options: WriteOptions) -> Path:
 
     Raises UsageError or TargetError with the reason.
     """
-    layout = plan.layout(options.file_format, options.hash_source)
+    return _check(plan, plan.layout(options.file_format, options.hash_source), path, options)
+
+
+def _check(plan: Plan, layout: Layout, path: Path, options: WriteOptions) -> Path:
     if not plan.tensors and options.file_format == "ckpt":
         raise TargetError(
             f"{plan.source.name} holds no tensors, and a .ckpt without any is no model; write a .safetensors instead."
@@ -96,7 +99,8 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
     FormatError, VerificationError or CancelledError; in each case nothing is left behind.
     """
     options = options or WriteOptions()
-    path = check(plan, path, options)
+    layout = plan.layout(options.file_format, options.hash_source)
+    path = _check(plan, layout, path, options)
     origin = plan.source.origin
     with ExitStack() as stack:
         hasher = None
@@ -108,13 +112,13 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
         kept: dict[str, Narrowing] = {}
         while True:
             with TemporaryFile(path) as file:
-                layout = plan.layout(options.file_format, options.hash_source)
                 outcome = _fill(plan, layout, file, options, progress)
                 revised = _settle(plan, outcome, options.strict)
                 if revised is not plan:
                     kept |= {key: outcome.narrowing[key] for key in outcome.overflowed}
                     plan = revised
-                    check(plan, path, options)
+                    layout = plan.layout(options.file_format, options.hash_source)
+                    _check(plan, layout, path, options)
                     continue
                 hashes = hasher.result(progress) if hasher else None
                 _finish(plan, layout, file, outcome, hashes, options, progress)
