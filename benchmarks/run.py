@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import models  # noqa: E402
+from benchmarks.autoprune import many_files  # noqa: E402
 from lib_toolkit.architectures.registry import architecture  # noqa: E402
 
 
@@ -255,6 +256,7 @@ ROWS = {
     "report": report_rows,
     "import": import_rows,
     "memory": memory_rows,
+    "autoprune": lambda folder, pairs, sizes: [Row(*row) for row in timed(many_files(folder, sizes != Sizes()))],
 }
 
 

@@ -126,7 +126,7 @@ def _check_folder(folder: Path, size: int) -> None:
     probe = folder / _temporary_name()
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have taken it for one that a killed writer left
     except OSError as error:
         raise TargetError(f"Nothing can be written to {folder}: {error.strerror}; choose another folder.") from None
 

@@ -21,7 +21,7 @@ LAYERS = [
     {"edits"},
     {"analysis"},
     {"reports"},
-    {"jobs", "demo"},
+    {"jobs", "demo", "autoprune"},
     {"hosts"},
     {"ui"},
     {"cli"},

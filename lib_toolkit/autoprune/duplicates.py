@@ -1,0 +1,221 @@
+"""Whether a model that is to be filed away stands in its folder already, told by fingerprints.
+
+Only files of the folder with the same tensors (names, types, shapes) and a fitting size are looked at, and only
+those whose first values agree are read in full. What was found out is remembered by path, size and time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from lib_toolkit.analysis.collect import collect
+from lib_toolkit.analysis.fingerprint import fingerprints, parts_by_key
+from lib_toolkit.analysis.values import Request
+from lib_toolkit.autoprune.looking import SUFFIXES
+from lib_toolkit.casting import Cast
+from lib_toolkit.dtypes import DType
+from lib_toolkit.errors import FormatError, TargetError
+from lib_toolkit.formats import open_model
+from lib_toolkit.identify import identify
+from lib_toolkit.model import Model, count_bytes
+from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.target import TemporaryFile
+from lib_toolkit.tensors import Tensor, numel
+
+CACHE = ".autoprune.cache.json"
+SCHEMA = 1
+
+_AROUND = 16 << 20
+"""Bytes that a file may have beside its tensors."""
+
+_SAMPLED, _SAMPLE = 4, 256
+_MOST_FILES = 20_000
+
+
+@dataclass
+class _Entry:
+    """What is known of a file. ``table`` stands for its tensors' names, types and shapes, ``sample`` for its first
+    values; empty for what is no model. ``fingerprint``: of the file; empty until it was needed."""
+
+    size: int
+    time: int
+    table: str = ""
+    sample: str = ""
+    fingerprint: str = ""
+
+
+About: TypeAlias = "tuple[str, str]"
+"""What can be told of a model at little cost: ``table`` and ``sample`` of its entry."""
+
+
+def describe(model: Model) -> About:
+    """Reads a few values. Raises FormatError when they cannot be read."""
+    return _table(model), _sample(model)
+
+
+class Known:
+    """What is known of the models in target folders, and of sources that were kept where they are."""
+
+    def __init__(self, drop: Path, threads: int | None = None) -> None:
+        self._path = drop / CACHE
+        self._threads = threads
+        self._listed: dict[Path, dict[Path, tuple[int, int]]] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._kept: dict[str, list[int]] = {}
+        self._changed = False
+        self._read()
+
+    def equal_to(self, model: Model, folder: Path, progress: Progress = SILENT) -> Path | None:
+        """A file in or below ``folder`` that holds what ``model`` (of a plan) would; None where there is none.
+
+        Raises FormatError when the model cannot be read, and CancelledError.
+        """
+        data, table, sample, own = count_bytes(model.tensors.values()), "", "", ""
+        for path, (size, time) in self._files(folder).items():
+            if not data <= size <= data + _AROUND:
+                continue
+            entry = self._entry(path, size, time)
+            if not entry.table or entry.table != (table := table or _table(model)):
+                continue
+            if entry.sample != (sample := sample or _sample(model)):
+                continue
+            own = own or _fingerprint(model, progress, self._threads)
+            if self._fingerprint_of(path, entry, progress) == own:
+                return path
+        return None
+
+    def is_equal(self, model: Model, path: Path, progress: Progress = SILENT) -> bool:
+        """Whether the file holds what ``model`` would."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        entry = self._entry(path, status.st_size, status.st_mtime_ns)
+        if (entry.table, entry.sample) != (_table(model), _sample(model)):
+            return False
+        return self._fingerprint_of(path, entry, progress) == _fingerprint(model, progress, self._threads)
+
+    def add(self, folder: Path, path: Path, about: About) -> None:
+        """A file that is so described has come into the folder."""
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            if folder in self._listed:
+                self._listed[folder][path] = (status.st_size, status.st_mtime_ns)
+            entry = _Entry(status.st_size, status.st_mtime_ns, *about)
+            self._entries[str(path)] = entry
+            self._changed = True
+
+    def keep(self, name: str, mark: tuple[int, int, int]) -> None:
+        """A source was dealt with and stays where it is."""
+        self._kept[name] = list(mark[:2])
+        self._changed = True
+
+    def was_kept(self, name: str, mark: tuple[int, int, int]) -> bool:
+        """Whether this source, unchanged, was dealt with before."""
+        return self._kept.get(name) == list(mark[:2])
+
+    def save(self) -> None:
+        """Remember it for the next run; when that fails, it is found out again then."""
+        if not self._changed:
+            return
+        entries = {path: asdict(entry) for path, entry in self._entries.items() if Path(path).exists()}
+        kept = {name: mark for name, mark in self._kept.items() if (self._path.parent / name).exists()}
+        data = json.dumps({"schema": SCHEMA, "models": entries, "kept": kept}).encode()
+        with contextlib.suppress(TargetError), TemporaryFile(self._path) as file:
+            file.write_at(0, memoryview(data))
+            file.sync()
+            file.commit(force=True)
+            self._changed = False
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            told = json.loads(self._path.read_bytes())
+            if told.get("schema") == SCHEMA:
+                self._kept = {str(name): list(mark) for name, mark in told["kept"].items()}
+                self._entries = {str(path): _Entry(**entry) for path, entry in told["models"].items()}
+
+    def _files(self, folder: Path) -> dict[Path, tuple[int, int]]:
+        if folder not in self._listed:
+            found = {}
+            for path in _models_below(folder, without=self._path.parent):
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    found[path] = (status.st_size, status.st_mtime_ns)
+            self._listed[folder] = found
+        return self._listed[folder]
+
+    def _entry(self, path: Path, size: int, time: int) -> _Entry:
+        entry = self._entries.get(str(path))
+        if entry is None or (entry.size, entry.time) != (size, time):
+            entry = _Entry(size, time)
+            with contextlib.suppress(FormatError, OSError), open_model(path) as model:
+                entry.table, entry.sample = _table(model), _sample(model)
+            self._entries[str(path)] = entry
+            self._changed = True
+        return entry
+
+    def _fingerprint_of(self, path: Path, entry: _Entry, progress: Progress) -> str:
+        if not entry.fingerprint:
+            with contextlib.suppress(FormatError, OSError), open_model(path) as model:
+                entry.fingerprint = _fingerprint(model, progress, self._threads)
+                self._changed = True
+        return entry.fingerprint
+
+
+def _models_below(folder: Path, without: Path) -> Iterator[Path]:
+    """Model files, save those of the drop folder, should that lie here."""
+    count = 0
+    for here, folders, files in os.walk(folder.resolve()):
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(here, name) != without]
+        for name in files:
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(here) / name
+                count += 1
+        if count > _MOST_FILES:
+            return
+
+
+def _table(model: Model) -> str:
+    lines = sorted(f"{key!r} {tensor.dtype.name} {tensor.shape}" for key, tensor in model.tensors.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _sample(model: Model) -> str:
+    """A few values of a few tensors, rounded as fingerprints are."""
+    filled = sorted(key for key, tensor in model.tensors.items() if numel(tensor))
+    chosen = {index * (len(filled) - 1) // (_SAMPLED - 1) for index in range(_SAMPLED)} if filled else set[int]()
+    whole = hashlib.sha256()
+    for key in (filled[index] for index in sorted(chosen)):
+        whole.update(_beginning(model.tensors[key]))
+    return whole.hexdigest()[:32]
+
+
+def _beginning(tensor: Tensor) -> bytes:
+    if tensor.dtype.castable and tensor.dtype is not DType.F16:
+        tensor = Cast(tensor, DType.F16)  # of the values as the file holds them, also where those are a cast
+    count = min(_SAMPLE, numel(tensor))
+    if tensor.dtype.bits < 8:
+        count = count // 8 * 8
+    out = np.empty(tensor.dtype.nbytes(count), dtype=np.uint8)
+    tensor.read_into(0, count, out)
+    if tensor.dtype is DType.F16:
+        values = out.view("<f2")
+        values[np.isnan(values)] = np.nan
+    return out.tobytes()
+
+
+def _fingerprint(model: Model, progress: Progress, threads: int | None) -> str:
+    """The fingerprint of the whole file that the model is, or would be."""
+    found = identify(model)
+    requests = {key: Request(parts=parts) for key, parts in parts_by_key(model, found).items()}
+    facts = collect(model, requests, (), progress, "looking for an equal model", threads).facts
+    return fingerprints(found, [record for fact in facts.values() for record in fact.records], {})[1]

@@ -1,0 +1,130 @@
+"""The steps around a result: its sidecars follow, its source goes where the policy wants it, a failure is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from lib_toolkit.autoprune.looking import SUFFIXES, Found
+from lib_toolkit.autoprune.moving import are_equal, copy_new, make_folder, move_new, remove
+from lib_toolkit.autoprune.naming import Group, free_group, usable
+from lib_toolkit.autoprune.policy import DONE, FAILED
+from lib_toolkit.autoprune.sidecars import Sidecar
+from lib_toolkit.autoprune.steps import now
+from lib_toolkit.errors import TargetError, ToolkitError
+from lib_toolkit.reports.plain import printable
+from lib_toolkit.target import TemporaryFile
+
+_WHY = ".why.txt"
+
+Intend = Callable[[Group], None]
+
+
+def place_model(found: Found, group: Group, intend: Intend, copy: bool) -> Group:
+    """Bring the file itself to the group's folder, under its first number that is free. Raises TargetError and, for
+    a copy, what reading raises."""
+    make_folder(group.folder)
+    while True:
+        group = free_group(group, group.number)
+        intend(group)
+        with suppress(FileExistsError):
+            (copy_new if copy else move_new)(found.path, group.model)
+            return group
+
+
+def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Group, tuple[str, ...]]:
+    """Bring the sidecars beside the model, which is in place; returns the group as it ended up, and what went wrong.
+
+    Is a name taken meanwhile, model and sidecars go on to the next free number together. ``copies``: the sidecars
+    stay where they are, too; so do those that another model than ``source`` shares.
+    """
+    while True:
+        placed: list[tuple[Sidecar, bool]] = []
+        troubles: list[str] = []
+        for sidecar in group.sidecars:
+            copy = copies or (not sidecar.whole and _is_shared(sidecar, source))
+            try:
+                if _bring(sidecar.path, group.place(sidecar), copy):
+                    placed.append((sidecar, copy))
+            except FileExistsError:
+                break
+            except (ToolkitError, OSError) as error:
+                troubles.append(f"{sidecar.path.name} could not follow: {error}")
+        else:
+            return group, tuple(troubles)
+        for sidecar, copied in placed:
+            remove(group.place(sidecar)) if copied else move_new(group.place(sidecar), sidecar.path)
+        group = _renumber(group, intend)
+
+
+def dispose(found: Found, drop: Path, along: tuple[Sidecar, ...] = ()) -> str:
+    """Move the source to Done, with what goes ``along``; returns where it lies then. Raises TargetError."""
+    group = aside(found, drop, DONE, along)
+    group = place_model(found, group, lambda group: None, copy=False)
+    group, _ = follow(group, found.path, False, lambda group: None)
+    return group.model.relative_to(drop).as_posix()
+
+
+def aside(found: Found, drop: Path, where: str, along: tuple[Sidecar, ...] = ()) -> Group:
+    """The place of a file in Done or Failed, which mirror the sub-folders of the drop folder."""
+    stem = usable(found.path.stem, found.path.suffix, (*along, Sidecar(Path(), _WHY, True)))
+    group = Group(drop / where / found.folder, stem, found.path.suffix, along)
+    return free_group(group, more=lambda name: (_text_name(name),) if where == FAILED else ())
+
+
+def explain(model: Path, reason: str) -> tuple[str, ...]:
+    """Write the text beside a file in Failed; returns what went wrong."""
+    path = model.with_name(_text_name(model.name))
+    text = (
+        f"{printable(model.name)} could not be used ({now()}).\n\n{printable(reason)}\n\n"
+        "The file itself was not changed, and nothing in it was run. When the cause is mended, put it back into the "
+        "drop folder.\n"
+    )
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        with TemporaryFile(path) as file:
+            file.write_at(0, memoryview(data))
+            file.commit()
+    except TargetError as error:
+        return (f"The text that says why could not be written: {error}",)
+    return ()
+
+
+def has_text(model: Path) -> bool:
+    """Whether the file in Failed is explained."""
+    return model.with_name(_text_name(model.name)).exists()
+
+
+def _text_name(name: str) -> str:
+    # An ending that no sidecar has: put back into the drop folder with its model, it does not follow that.
+    return f"{name}{_WHY}"
+
+
+def _bring(path: Path, final: Path, copy: bool) -> bool:
+    """False where the same bytes stand there already, as after a crash. Raises FileExistsError for other bytes."""
+    try:
+        (copy_new if copy else move_new)(path, final)
+    except FileExistsError:
+        if not are_equal(path, final):
+            raise
+        if not copy:
+            remove(path)
+        return False
+    return True
+
+
+def _is_shared(sidecar: Sidecar, source: Path) -> bool:
+    """Whether another model of the same stem still waits in the sidecar's folder."""
+    twins = (source.with_suffix(suffix) for suffix in SUFFIXES if suffix != source.suffix)
+    return any(twin.exists() for twin in twins if twin.parent == sidecar.path.parent)
+
+
+def _renumber(group: Group, intend: Intend) -> Group:
+    before = group.model
+    while True:
+        group = free_group(group, group.number + 1)
+        intend(group)
+        with suppress(FileExistsError):
+            move_new(before, group.model)
+            return group

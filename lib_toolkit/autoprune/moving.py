@@ -1,0 +1,117 @@
+"""Bring a file to another name without ever replacing one: renamed, or, between file systems, copied and verified."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import filecmp
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lib_toolkit.errors import TargetError, VerificationError
+from lib_toolkit.files import SourceFile
+from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.target import TemporaryFile, rename_new
+
+_PIECE = 512 << 10
+_PATIENCE = 5.0
+
+
+def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
+    """Give ``source`` the name ``final``. Raises FileExistsError when that is taken, TargetError for everything else.
+
+    On another file system the source goes only when its copy is complete, synced and read back. A move that a
+    crash cut short, so that both names lead to one file, is ended.
+    """
+    if _is_same(source, final):
+        _patiently(source.unlink, source)
+        return
+    try:
+        _patiently(lambda: rename_new(source, final), final)
+    except _OtherDeviceError:
+        copy_new(source, final, progress)
+        _patiently(source.unlink, source)
+
+
+def copy_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
+    """A verified copy under a name of its own. Raises FileExistsError, FormatError when the source cannot be read,
+    TargetError or VerificationError; then there is no copy."""
+    with SourceFile(source) as file, TemporaryFile(final) as target:
+        progress.start(f"copying {source.name}", 2 * file.size)
+        before = _digest(file, progress, lambda offset, data: target.write_at(offset, data))
+        target.sync()
+        file.check_unchanged()
+        with SourceFile(target.path) as again:
+            if again.size != file.size or _digest(again, progress, lambda offset, data: None) != before:
+                raise VerificationError(
+                    f"The copy of {source.name} does not read back as it should; it was removed. Check the disk."
+                )
+        try:
+            target.commit()
+        except TargetError:
+            if os.path.lexists(final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
+            raise
+
+
+def remove(path: Path) -> None:
+    """Delete a file. Raises TargetError when the system refuses."""
+    _patiently(path.unlink, path)
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and those above it. Raises TargetError when the system refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"The folder {folder} cannot be made: {error.strerror}; choose another one.") from None
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    """Whether two files are one, or hold the same bytes."""
+    with contextlib.suppress(OSError):
+        return _is_same(one, other) or filecmp.cmp(one, other, shallow=False)
+    return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one != other and os.path.samestat(one.lstat(), other.lstat())
+    except OSError:
+        return False
+
+
+class _OtherDeviceError(Exception):
+    """The name is on another file system."""
+
+
+def _patiently(step: Callable[[], None], path: Path) -> None:
+    """Windows: virus scanners and previews hold files for a moment."""
+    deadline = time.monotonic() + (_PATIENCE if os.name == "nt" else 0.0)
+    while True:
+        try:
+            return step()
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno == errno.EXDEV or getattr(error, "winerror", None) == 17:  # ERROR_NOT_SAME_DEVICE
+                raise _OtherDeviceError from None
+            if not isinstance(error, PermissionError) or time.monotonic() >= deadline:
+                raise TargetError(
+                    f"{path} could not be put in place or removed ({error.strerror}); is it in use?"
+                ) from error
+            time.sleep(0.1)
+
+
+def _digest(file: SourceFile, progress: Progress, take: Callable[[int, memoryview], None]) -> bytes:
+    whole, buffer = hashlib.sha256(), memoryview(bytearray(min(_PIECE, max(1, file.size))))
+    for begin in range(0, file.size, _PIECE):
+        data = buffer[: min(_PIECE, file.size - begin)]
+        file.read_at(begin, data)
+        whole.update(data)
+        take(begin, data)
+        progress.advance(len(data))
+    return whole.digest()

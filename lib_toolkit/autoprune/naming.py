@@ -1,0 +1,86 @@
+"""Names in the target folder: usable on every system, free for the model and all of its sidecars, one number for all.
+
+Two names count as one when they differ in case or in the way that Unicode composes letters alone: on other systems
+they would be the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_toolkit.autoprune.sidecars import Sidecar
+from lib_toolkit.errors import UsageError
+from lib_toolkit.target import safe_output_name
+
+_UNUSABLE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
+_LONGEST = 255
+_ROOM = len("(99999)")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A model and its sidecars under one name in a folder; ``number`` 0 stands for no number."""
+
+    folder: Path
+    stem: str
+    ending: str
+    sidecars: tuple[Sidecar, ...] = ()
+    number: int = 0
+
+    @property
+    def model(self) -> Path:
+        number = f"({self.number})" if self.number else ""
+        return self.folder / f"{self.stem}{number}{self.ending}"
+
+    def place(self, sidecar: Sidecar) -> Path:
+        """Where a sidecar goes."""
+        return self.folder / sidecar.name_for(self.model)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.model.name, *(self.place(sidecar).name for sidecar in self.sidecars))
+
+
+def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ...]] = lambda name: ()) -> Group:
+    """The group with the first number from ``begin`` on at which every one of its names is free.
+
+    ``more`` gives further names that a model of the given name needs.
+    """
+    taken = _taken(group.folder)
+    number = begin
+    while True:
+        numbered = replace(group, number=number)
+        if taken.isdisjoint(_key(name) for name in (*numbered.names, *more(numbered.model.name))):
+            return numbered
+        number += 1
+
+
+def usable(stem: str, ending: str, sidecars: tuple[Sidecar, ...] = ()) -> str:
+    """``stem``, changed as little as makes it a file name on every system, with its ending and those of sidecars."""
+    longest = max([0, *(len(f"{ending if one.whole else ''}{one.ending}".encode()) for one in sidecars)])
+    room = _LONGEST - _ROOM - max(longest, len(ending.encode()))
+    stem = _UNUSABLE.sub("_", stem).lstrip(" .").rstrip(" .")
+    while len(stem.encode()) > room:
+        stem = stem[:-1]
+    stem = stem.rstrip(" .") or "model"
+    with suppress(UsageError):
+        safe_output_name(stem + ending)
+        return stem
+    return f"_{stem}"  # a device name
+
+
+def _taken(folder: Path) -> set[str]:
+    try:
+        return {_key(name) for name in os.listdir(folder)}  # noqa: PTH208 (a thousand paths are not needed)
+    except OSError:
+        return set()
+
+
+def _key(name: str) -> str:
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()

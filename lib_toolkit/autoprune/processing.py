@@ -1,0 +1,313 @@
+"""One file from the drop folder to its place, in steps of which each leaves the model whole in at least one place.
+
+1. The journal says what is intended: names of the result, of the sidecars, of the source's later place.
+2. The result is written to a temporary file in the target folder, synced, read back, and given its name without
+   replacing a file. (A file that needs nothing is renamed to that name, or, on another file system, copied to a
+   temporary file, synced, read back, named, and only then removed.)
+3. Sidecars follow under the same number. Is one of their names taken meanwhile, all go on to the next number.
+4. The source moves to Done, or is deleted where the policy says so, or stays.
+5. The journal says what was done.
+
+A process that is killed before step 2 is complete leaves the source as it was and at most a temporary file, which the
+next run removes. Killed later, it leaves result and source, or result and moved source: the next run finds the intent
+without an end, sees which steps were taken (``recovery``), and takes the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_toolkit.autoprune import hashes
+from lib_toolkit.autoprune.duplicates import About, Known, describe
+from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, place_model
+from lib_toolkit.autoprune.journal import Intent, Journal
+from lib_toolkit.autoprune.looking import Found, unchanged
+from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
+from lib_toolkit.autoprune.naming import Group, free_group, usable
+from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
+from lib_toolkit.autoprune.sorting import Verdict, changed_of, judge, removed_of
+from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, POSTPONED, WAITING, WRITTEN, Step, now
+from lib_toolkit.casting import Narrowing
+from lib_toolkit.errors import CancelledError, FormatError, TargetError, ToolkitError, UsageError
+from lib_toolkit.formats import open_model
+from lib_toolkit.progress import Progress
+from lib_toolkit.writing import OutgrownError, WriteOptions, Written, write
+
+_SMALL = 4 << 20
+"""Bytes of a file below which one thread is faster than several."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file on its way. ``about``: what ``duplicates`` should know of a file that is moved as it is."""
+
+    found: Found
+    verdict: Verdict
+    step: Step
+    group: Group
+    about: About | None = None
+
+
+@dataclass
+class Worker:
+    """What the files of a run share. ``begun``: what earlier runs left unfinished, by file."""
+
+    policy: Policy
+    drop: Path
+    journal: Journal
+    known: Known
+    begun: Mapping[str, Intent]
+    progress: Progress
+
+    def work(self, found: Found) -> Step:
+        """Deal with one file; what is wrong with it or with its place is told in the step.
+
+        Raises TargetError when the journal cannot be written, and CancelledError; then the file lies where it lay.
+        """
+        try:
+            return self._file(found)
+        except (OutgrownError, FormatError, UsageError) as error:
+            if unchanged(found):
+                return self._fail(found, str(error).replace(str(found.path), found.name))
+            return blank(found, WAITING, "It was changed or taken away while it was read.")
+        except CancelledError:
+            raise
+        except ToolkitError as error:
+            return blank(found, POSTPONED, str(error))
+        except MemoryError:
+            return blank(found, POSTPONED, "There was not enough memory; close other programs.")
+        except OSError as error:
+            return blank(found, POSTPONED, f"The system refused a step ({error.strerror or error}); check the disk.")
+        except Exception as error:
+            # One file must not keep the others from being dealt with.
+            what = f"{type(error).__name__}: {error}"
+            return blank(found, POSTPONED, f"Something unforeseen went wrong ({what}); please report it.")
+
+    def _file(self, found: Found) -> Step:
+        with open_model(found.path) as model:
+            verdict = judge(model, self.policy)
+            job = _Job(found, verdict, _told(blank(found, ""), verdict), _group(found, verdict))
+            standing = self._standing(job)
+            equal = None if standing else self.known.equal_to(verdict.plan.as_model(), verdict.folder, self.progress)
+            if standing is None and equal is None and not verdict.as_it_is:
+                job = self._write(job)
+            else:
+                taken = hashes.of_source(model, self.progress, self.policy.threads)
+                about = describe(model) if verdict.as_it_is else None
+                job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())), about=about)
+        if equal is not None:
+            return self._duplicate(job, equal)
+        if standing is not None:
+            job = replace(job, group=standing, step=replace(job.step, recovered=True))
+        return self._move(job, standing is not None) if verdict.as_it_is else self._finish(job)
+
+    def _standing(self, job: _Job) -> Group | None:
+        """The result, if an earlier run put it in place and did not get further."""
+        found, intent = job.found, self.begun.get(job.found.name)
+        if intent is None or intent.action not in {WRITTEN, MOVED} or intent.modified != found.mark[1]:
+            return None
+        target = Path(intent.target)
+        if target.parent != job.group.folder or not target.is_file():
+            return None
+        if job.verdict.as_it_is:
+            same = are_equal(found.path, target)
+        else:
+            same = self.known.is_equal(job.verdict.plan.as_model(), target, self.progress)
+        return _numbered(job.group, target) if same else None
+
+    def _write(self, job: _Job) -> _Job:
+        make_folder(job.group.folder)
+        verdict, group = job.verdict, job.group
+        threads = self.policy.threads or (1 if job.found.size < _SMALL else None)
+        how = WriteOptions(verdict.file_format, hash_source=True, workers=threads)
+        while True:
+            group = free_group(group, group.number)
+            self._intend(job, WRITTEN, group)
+            try:
+                written = write(verdict.plan, group.model, how, self.progress)
+                break
+            except TargetError:
+                if not os.path.lexists(group.model):
+                    raise
+                # The name was taken while the file was written: another number, once more.
+        self.known.add(verdict.folder, group.model, describe(written.plan.as_model()))
+        return replace(job, group=group, step=_with_result(job.step, written))
+
+    def _finish(self, job: _Job) -> Step:
+        """The result is in place; sidecars and source follow."""
+        group, troubles = follow(
+            job.group, job.found.path, self.policy.sources == "keep", lambda group: self._intend(job, WRITTEN, group)
+        )
+        is_safetensors = job.verdict.file_format == "safetensors"
+        taken = hashes.of_result(group.model, is_safetensors, self.progress, self.policy.threads)
+        source, trouble = self._dispose(job.found)
+        step = replace(job.step, outcome=WRITTEN, target_hashes=dict(taken.as_dict()), source=source)
+        return _placed(step, group, (*troubles, *trouble))
+
+    def _dispose(self, found: Found) -> tuple[str, tuple[str, ...]]:
+        """Where the source lies after its result was verified, and what went wrong."""
+        if not unchanged(found):
+            return found.name, ("The source was changed or taken away meanwhile, and was left as it is now.",)
+        try:
+            if self.policy.sources == "done":
+                return dispose(found, self.drop), ()
+            if self.policy.sources == "delete":
+                remove(found.path)
+                return "", ()
+        except (ToolkitError, OSError) as error:
+            self.known.keep(found.name, found.mark)
+            return found.name, (f"The source stays where it is: {error}",)
+        self.known.keep(found.name, found.mark)
+        return found.name, ()
+
+    def _move(self, job: _Job, stands: bool) -> Step:
+        """The file needs nothing: it goes to its folder itself. ``stands``: its copy is there already."""
+        found, keeps = job.found, self.policy.sources == "keep"
+        if not unchanged(found):
+            return replace(job.step, outcome=WAITING, reason="It was changed while it was read.")
+
+        def intend(group: Group) -> None:
+            self._intend(job, MOVED, group)
+
+        if not stands:
+            group = place_model(found, job.group, intend, copy=keeps)
+        else:
+            group = job.group
+            if not keeps:
+                remove(found.path)
+        group, troubles = follow(group, found.path, keeps, intend)
+        if keeps:
+            self.known.keep(found.name, found.mark)
+        if job.about is not None:
+            self.known.add(job.verdict.folder, group.model, job.about)
+        source = found.name if keeps else ""
+        step = replace(job.step, outcome=MOVED, target_hashes=job.step.hashes, source=source)
+        return _placed(step, group, troubles)
+
+    def _duplicate(self, job: _Job, equal: Path) -> Step:
+        """Nothing is written. Likeness is no reason to delete: where sources are deleted, this one goes to Done."""
+        found, reason = job.found, f"{equal.name} holds the same already; nothing was written."
+        step = replace(job.step, outcome=DUPLICATE, reason=reason, target=str(equal), target_size=equal.stat().st_size)
+        if self.policy.sources == "keep" or not unchanged(found):
+            self.known.keep(found.name, found.mark)
+            return replace(step, time=now(), source=found.name)
+        self._intend(replace(job, step=step), DUPLICATE, aside(found, self.drop, DONE, found.sidecars))
+        return replace(step, time=now(), source=dispose(found, self.drop, found.sidecars))
+
+    def _fail(self, found: Found, reason: str) -> Step:
+        """Move it to Failed, with the reason."""
+        step = replace(blank(found, HAS_FAILED, reason), source="")
+        try:
+            step = replace(step, hashes=self._hashes_of_unusable(found))
+            group = aside(found, self.drop, FAILED, found.sidecars)
+
+            def intend(group: Group) -> None:
+                self.journal.intend(_intent(found, step, HAS_FAILED, group))
+
+            group = place_model(found, group, intend, copy=False)
+            group, troubles = follow(group, found.path, False, intend)
+            troubles = (*troubles, *explain(group.model, reason))
+        except (TargetError, OSError) as error:
+            return blank(found, POSTPONED, f"{reason} It could not be moved to {FAILED}: {error}")
+        return _placed(step, group, troubles)
+
+    def _hashes_of_unusable(self, found: Found) -> dict[str, str | None]:
+        try:
+            return dict(hashes.of_unusable(found.path, self.progress, self.policy.threads).as_dict())
+        except FormatError:
+            return {}
+
+    def _intend(self, job: _Job, action: str, group: Group) -> None:
+        moves = action == WRITTEN and self.policy.sources == "done"
+        to = str(aside(job.found, self.drop, DONE).model) if moves else ""
+        self.journal.intend(_intent(job.found, job.step, action, group, to))
+
+
+def preview(found: Found, policy: Policy, known: Known, progress: Progress) -> Step:
+    """What ``work`` would do with a file; nothing is changed and little is read."""
+    try:
+        with open_model(found.path) as model:
+            verdict = judge(model, policy)
+            step = _told(blank(found, PLANNED), verdict)
+            equal = known.equal_to(verdict.plan.as_model(), verdict.folder, progress)
+            if equal is not None:
+                return replace(step, target=str(equal), reason=f"{equal.name} holds the same already.")
+            size = found.size
+            if not verdict.as_it_is:
+                size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
+            group = free_group(_group(found, verdict))
+            reason = "It needs nothing and would be moved as it is." if verdict.as_it_is else ""
+            return replace(_placed(step, group, ()), target_size=size, reason=reason)
+    except CancelledError:
+        raise
+    except ToolkitError as error:
+        reason = str(error).replace(str(found.path), found.name)
+        return blank(found, PLANNED, f"It would go to {FAILED}: {reason}")
+
+
+def blank(found: Found, outcome: str, reason: str = "") -> Step:
+    """A step that says no more than this of a file, which lies where it lay."""
+    return Step(found.name, outcome, found.size, now(), reason, source=found.name)
+
+
+def _told(step: Step, verdict: Verdict) -> Step:
+    found, plan = verdict.found, verdict.plan
+    return replace(
+        step,
+        architecture=found.name,
+        kind=found.kind,
+        removed=() if verdict.as_it_is else removed_of(plan),
+        changed=changed_of(plan),
+        findings=verdict.findings,
+    )
+
+
+def _with_result(step: Step, written: Written) -> Step:
+    """What the write found out: the source's hashes, what casts lost, tensors that kept their type."""
+    lost = sum(written.narrowing.values(), Narrowing())
+    more = list(written.plan.warnings)
+    if lost.vanished:
+        more.append(f"{lost.vanished:,} tiny values became zero at the new precision.")
+    if lost.nan:
+        more.append(f"{lost.nan:,} values are NaN, in the source as in the result.")
+    return replace(
+        step,
+        hashes=dict(written.hashes.as_dict()) if written.hashes else {},
+        changed=changed_of(written.plan),
+        findings=tuple(dict.fromkeys((*step.findings, *more))),
+    )
+
+
+def _placed(step: Step, group: Group, troubles: tuple[str, ...]) -> Step:
+    try:
+        size = group.model.stat().st_size
+    except OSError:
+        size = 0
+    return replace(
+        step,
+        time=now(),
+        target=str(group.model),
+        target_size=size,
+        findings=(*step.findings, *troubles),
+        sidecars=tuple(str(group.place(one)) for one in group.sidecars),
+    )
+
+
+def _group(found: Found, verdict: Verdict) -> Group:
+    stem = usable(found.path.stem, verdict.ending, found.sidecars)
+    return Group(verdict.folder / found.folder, stem, verdict.ending, found.sidecars)
+
+
+def _numbered(group: Group, target: Path) -> Group:
+    """The group whose model is ``target``."""
+    number = re.fullmatch(re.escape(group.stem) + r"\((\d+)\)", target.stem)
+    return replace(group, number=int(number[1]) if number else 0)
+
+
+def _intent(found: Found, step: Step, action: str, group: Group, source_to: str = "") -> Intent:
+    pairs = tuple((str(one.path), str(group.place(one))) for one in group.sidecars)
+    return Intent(found.name, action, str(group.model), source_to, pairs, step, found.mark[1])

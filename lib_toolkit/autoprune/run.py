@@ -1,0 +1,242 @@
+"""One run over the drop folder, or one after another; and what the panel asks between them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from lib_toolkit.autoprune import journal as journals
+from lib_toolkit.autoprune.duplicates import Known
+from lib_toolkit.autoprune.journal import Intent, Journal
+from lib_toolkit.autoprune.lock import BusyError, FolderLock, is_held
+from lib_toolkit.autoprune.looking import Aside, Found, Look, Mark, look, stable, unchanged
+from lib_toolkit.autoprune.policy import Policy
+from lib_toolkit.autoprune.processing import Worker, blank, preview
+from lib_toolkit.autoprune.recovery import recover, remove_temporaries
+from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
+from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
+from lib_toolkit.progress import SILENT, Progress
+
+PAUSE = 2.0
+"""Seconds between two looks: what changes meanwhile is still being copied."""
+
+_SAVE_EVERY = 10.0
+_RETRY = 600.0
+"""Seconds after which ``watch`` tries a postponed file again that nobody has touched."""
+
+Report = Callable[[Step], None]
+
+
+def run_once(
+    policy: Policy,
+    progress: Progress = SILENT,
+    report: Report = lambda step: None,
+    pause: float | None = None,
+    dry: bool = False,
+) -> Run:
+    """Deal with every file of the drop folder that is complete; ``report`` gets each step as it is taken.
+
+    A step with the outcome ``begun`` goes to ``report`` before the work on a file; it is no part of the result. Files
+    that cannot be used do not keep others from being dealt with. ``pause``: seconds between the two looks, by default
+    PAUSE. ``dry`` only looks: nothing is changed. The state is
+    ``busy`` when another run works on this folder. Raises CancelledError (what was being written is removed),
+    TargetError when the drop folder cannot be written to, UsageError when it cannot be.
+    """
+    drop = _drop_folder(policy, dry)
+    pause = PAUSE if pause is None else pause
+    if dry:
+        return _dry_run(policy, drop, progress, report, pause)
+    try:
+        with FolderLock(drop):
+            return _Session(policy, drop, progress, report).run(look(drop), pause)
+    except BusyError:
+        reason = f"Another run works on {drop.name} already; it deals with what lies there."
+        return Run("", "busy", now(), now(), reason)
+
+
+def watch(policy: Policy, every: float, progress: Progress = SILENT, report: Report = lambda step: None) -> None:
+    """Look every ``every`` seconds, and deal with each file that two looks found the same, until cancelled.
+
+    Raises what ``run_once`` raises; the end is a CancelledError. Files that are set aside are told of once.
+    """
+    drop = _drop_folder(policy, dry=False)
+    memory = _Memory()
+    before = look(drop)
+    wait = 0.0 if journals.unfinished(drop) else every
+    while True:
+        _sleep(wait, progress)
+        wait = every
+        with suppress(BusyError), FolderLock(drop):
+            session = _Session(policy, drop, progress, report, memory)
+            session.run(before, 0.0)
+        before = look(drop)
+
+
+def waiting(policy: Policy) -> tuple[Step, ...]:
+    """What lies in the drop folder now and why it lies there: ``waiting``, or ``left`` for what is never taken."""
+    drop = policy.drop.resolve()
+    known, seen = Known(drop), look(drop)
+    ready = [found for found in seen.models if not known.was_kept(found.name, found.mark)]
+    return (*(blank(found, WAITING, "The next run deals with it.") for found in ready), *map(_set_aside, seen.aside))
+
+
+def last_run(policy: Policy) -> Run | None:
+    """The last run that the journal tells of; ``running`` while it goes on, None where there was none."""
+    drop = policy.drop.resolve()
+    run = journals.last(drop)
+    if run is not None and run.state == "interrupted" and is_held(drop):
+        return Run(run.id, "running", run.began, "", "", run.steps)
+    return run
+
+
+@dataclass
+class _Memory:
+    """What ``watch`` has told already, and what it need not try again soon."""
+
+    told: set[tuple[str, str]] = field(default_factory=set)
+    postponed: dict[str, tuple[Mark, float]] = field(default_factory=dict)
+
+    def tries(self, found: Found) -> bool:
+        mark, since = self.postponed.get(found.name, (None, 0.0))
+        return mark != found.mark or time.monotonic() - since >= _RETRY
+
+
+class _Session:
+    """A run that holds the lock."""
+
+    def __init__(
+        self, policy: Policy, drop: Path, progress: Progress, report: Report, memory: _Memory | None = None
+    ) -> None:
+        self.policy, self.drop = policy, drop
+        self.progress, self._report = progress, report
+        self._memory = memory
+        self._steps: list[Step] = []
+        self._id = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
+        self._began = now()
+        self._known = Known(drop, policy.threads)
+        self._saved = time.monotonic()
+
+    def run(self, before: Look, pause: float) -> Run:
+        """Recover, look again, work."""
+        begun = journals.unfinished(self.drop)
+        if before.models:
+            _sleep(pause, self.progress)
+        seen = look(self.drop)
+        ready, changing = stable(before, seen)
+        ready = [found for found in ready if not self._known.was_kept(found.name, found.mark)]
+        if self._memory is not None:
+            ready = [found for found in ready if self._memory.tries(found)]
+            if not ready and not begun:
+                self._tell_once((*seen.aside, *changing))
+                return self._ended("done")
+        journals.rotate(self.drop)
+        journal = Journal(self.drop, self._id)
+        try:
+            return self._journalled(journal, seen, ready, changing, begun)
+        finally:
+            self._known.save()
+            journal.close()
+
+    def _journalled(
+        self, journal: Journal, seen: Look, ready: list[Found], changing: list[Aside], begun: Mapping[str, Intent]
+    ) -> Run:
+        def tell(step: Step) -> None:
+            journal.write("step", {**step.as_json()})
+            self._steps.append(step)
+            self._report(step)
+
+        journal.write("begin", {"policy": self.policy.to_json()})
+        state, reason = "stopped", ""
+        try:
+            remove_temporaries(self.policy, self.drop, seen, begun.values())
+            rest = recover(self.policy, self.drop, begun, self.progress, tell)
+            for intent in rest.values():
+                journal.intend(intent)  # it may stand in a journal that was put aside
+            for one in (*seen.aside, *changing):
+                tell(_set_aside(one))
+            worker = Worker(self.policy, self.drop, journal, self._known, rest, self.progress)
+            for found in ready:
+                self._one(worker, found, tell)
+            state = "done"
+        except CancelledError:
+            state = "cancelled"
+            raise
+        except ToolkitError as error:
+            reason = str(error)
+            raise
+        finally:
+            with suppress(TargetError):
+                journal.write("end", {"state": state, "reason": reason})
+        return self._ended(state)
+
+    def _one(self, worker: Worker, found: Found, tell: Report) -> None:
+        self.progress.check()
+        if not unchanged(found):
+            tell(blank(found, WAITING, "It was changed or taken away since the last look."))
+            return
+        self._report(blank(found, BEGUN))
+        step = worker.work(found)
+        tell(step)
+        if self._memory is not None and step.outcome == POSTPONED:
+            self._memory.postponed[found.name] = (found.mark, time.monotonic())
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self._known.save()
+            self._saved = time.monotonic()
+
+    def _tell_once(self, asides: tuple[Aside, ...]) -> None:
+        assert self._memory is not None
+        for one in asides:
+            if (one.name, one.reason) not in self._memory.told:
+                self._memory.told.add((one.name, one.reason))
+                self._report(_set_aside(one))
+
+    def _ended(self, state: str) -> Run:
+        return Run(self._id, state, self._began, now(), "", tuple(self._steps))
+
+
+def _dry_run(policy: Policy, drop: Path, progress: Progress, report: Report, pause: float) -> Run:
+    began, before = now(), look(drop)
+    if before.models:
+        _sleep(pause, progress)
+    seen = look(drop)
+    ready, changing = stable(before, seen)
+    known = Known(drop, policy.threads)
+    steps = [_set_aside(one) for one in (*seen.aside, *changing)]
+    for step in steps:
+        report(step)
+    for found in ready:
+        if known.was_kept(found.name, found.mark):
+            continue
+        steps.append(preview(found, policy, known, progress))
+        report(steps[-1])
+    return Run("", "done", began, now(), "", tuple(steps))
+
+
+def _drop_folder(policy: Policy, dry: bool) -> Path:
+    """The drop folder with links resolved; it is made where only itself is missing."""
+    drop = policy.drop.resolve()
+    if not drop.is_dir() and not (dry and drop.parent.is_dir()):
+        try:
+            drop.mkdir()
+        except OSError as error:
+            raise UsageError(f"The drop folder {drop} cannot be used: {error.strerror}; name another one.") from None
+    return drop
+
+
+def _set_aside(one: Aside) -> Step:
+    return Step(one.name, WAITING if one.waits else LEFT, one.size, now(), one.reason, source=one.name)
+
+
+def _sleep(seconds: float, progress: Progress) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        progress.check()
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(left, 0.1))

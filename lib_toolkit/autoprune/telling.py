@@ -1,0 +1,70 @@
+"""Steps and runs in sentences, for the terminal and for logs; names out of files are made printable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib_toolkit.autoprune.steps import (
+    BEGUN,
+    DUPLICATE,
+    HAS_FAILED,
+    LEFT,
+    MOVED,
+    PLANNED,
+    POSTPONED,
+    WAITING,
+    WRITTEN,
+    Run,
+    Step,
+)
+from lib_toolkit.reports.numbers import human_bytes
+from lib_toolkit.reports.plain import printable
+
+_COUNTED = {
+    WRITTEN: "pruned",
+    MOVED: "moved as they were",
+    DUPLICATE: "there already",
+    HAS_FAILED: "moved to Failed",
+    POSTPONED: "postponed",
+    WAITING: "waiting",
+    LEFT: "left alone",
+    PLANNED: "looked at",
+}
+
+
+def sentence(step: Step) -> str:
+    """One step as text; what more there is to say of it follows in lines that are set in."""
+    name = printable(step.file)
+    head = {
+        BEGUN: f"{name} …",
+        WRITTEN: f"{name} → {_place(step)}: {_sizes(step)}",
+        MOVED: f"{name} → {_place(step)}: nothing to do, moved as it was",
+        PLANNED: f"{name} → {_place(step)}: {_sizes(step)}" if step.target else name,
+    }.get(step.outcome, f"{name}: {step.outcome}")
+    lines = [head]
+    if step.reason:
+        lines.append(f"  {printable(step.reason)}")
+    lines += [f"  left out: {one.count:,} × {printable(one.reason)} ({human_bytes(one.bytes)})" for one in step.removed]
+    lines += [f"  changed:  {one.count:,} × {printable(one.what)}" for one in step.changed]
+    lines += [f"  {printable(finding)}" for finding in step.findings]
+    lines += [f"  along:    {printable(Path(path).name)}" for path in step.sidecars]
+    return "\n".join(lines)
+
+
+def summary(run: Run) -> str:
+    """What a run did, in one sentence."""
+    if run.state == "busy":
+        return run.reason
+    told = [f"{count:,} {_COUNTED.get(outcome, outcome)}" for outcome, count in run.counts.items()]
+    if not told:
+        return "Nothing lies in the drop folder."
+    saved = f"; {human_bytes(run.saved)} saved" if run.saved > 0 else ""
+    return f"Files: {', '.join(told)}{saved}."
+
+
+def _place(step: Step) -> str:
+    return printable(str(Path(step.target))) if step.target else "?"
+
+
+def _sizes(step: Step) -> str:
+    return f"{human_bytes(step.size)} → {human_bytes(step.target_size)}, {printable(step.architecture)}"

@@ -1,0 +1,94 @@
+"""A model that stands in its folder already is reported, not written again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lib_toolkit.autoprune import duplicates, run_once
+from tests.autoprune import samples
+from tests.autoprune.samples import library, save
+
+
+@pytest.fixture
+def lib(tmp_path):
+    return library(tmp_path / "models")
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+def test_the_same_values_under_another_name_are_a_duplicate(lib, dtype):
+    there = save(lib.folder("lora") / "sub" / "there.safetensors", samples.lora(dtype="<f2"), {"other": "metadata"})
+    before = there.read_bytes()
+    save(lib.drop / "again.safetensors", dict(reversed(samples.lora(dtype=dtype).items())))
+    (lib.drop / "again.png").write_text("picture")
+    (step,) = lib.run(sources="delete").steps
+    assert (step.outcome, step.target) == ("duplicate", str(there))
+    assert "there.safetensors" in step.reason
+    assert there.read_bytes() == before
+    assert lib.files("Lora") == ["Lora/sub/there.safetensors"]
+    # Likeness is no reason to delete.
+    assert lib.files("Autoprune") == ["Autoprune/Done/again.png", "Autoprune/Done/again.safetensors"]
+
+
+def test_one_other_value_is_none(lib):
+    arrays = samples.lora(dtype="<f2")
+    there = {key: array.copy() for key, array in arrays.items()}
+    middle = list(there)[4]
+    there[middle][300, 2] += 1
+    save(lib.folder("lora") / "there.safetensors", there)
+    save(lib.drop / "again.safetensors", arrays)
+    assert lib.run().counts == {"moved": 1}
+
+
+def test_another_precision_is_none(lib):
+    save(lib.folder("lora") / "there.safetensors", samples.lora(dtype="<f4"))
+    save(lib.drop / "again.safetensors", samples.lora(dtype="<f4"))
+    assert lib.run().counts == {"written": 1}
+
+
+def test_the_drop_folder_may_lie_in_the_target_folder(lib):
+    """A file is no duplicate of itself, nor of a source in Done."""
+    policy = replace(lib.policy(), folders={"component": lib.root})
+    for dtype in ("<f2", "<f4"):
+        save(lib.drop / f"a{dtype[1:]}.safetensors", samples.lora(dtype=dtype, seed=int(dtype[-1])))
+    assert run_once(policy, pause=0.01).counts == {"moved": 1, "written": 1}
+    save(lib.drop / "af4.safetensors", samples.lora(seed=4, dtype="<f4"))
+    (step,) = run_once(policy, pause=0.01).steps
+    assert (step.outcome, step.target) == ("duplicate", str(lib.root / "af4.safetensors"))
+
+
+def test_two_in_one_run(lib):
+    for name in ("a", "b"):
+        save(lib.drop / f"{name}.safetensors", samples.lora())
+    assert lib.run().counts == {"written": 1, "duplicate": 1}
+
+
+def test_what_was_found_out_is_remembered_by_path_size_and_time(lib, monkeypatch):
+    for seed in range(3):
+        save(lib.folder("lora") / f"{seed}.safetensors", samples.lora(seed, "<f2"))
+    opened = []
+    original = duplicates.open_model
+    monkeypatch.setattr(duplicates, "open_model", lambda path: opened.append(path.name) or original(path))
+    save(lib.drop / "a.safetensors", samples.lora(7))
+    lib.run()
+    assert sorted(opened) == ["0.safetensors", "1.safetensors", "2.safetensors"]
+    opened.clear()
+    save(lib.drop / "b.safetensors", samples.lora(8))
+    lib.run()
+    assert opened == []
+    save(lib.folder("lora") / "1.safetensors", samples.lora(9, "<f2"))
+    save(lib.drop / "c.safetensors", samples.lora(9))
+    assert lib.run().counts == {"duplicate": 1}
+    assert set(opened) == {"1.safetensors"}
+
+
+JUNK = [b"", b"{", b"[]", b'{"schema": 1}', b'{"schema": 1, "kept": 3, "models": {"a": 1}}']
+
+
+@pytest.mark.parametrize("content", JUNK)
+def test_a_cache_that_cannot_be_read_is_made_anew(lib, content):
+    (lib.drop / duplicates.CACHE).write_bytes(content)
+    save(lib.folder("lora") / "there.safetensors", samples.lora(dtype="<f2"))
+    save(lib.drop / "again.safetensors", samples.lora())
+    assert lib.run().counts == {"duplicate": 1}

@@ -1,0 +1,109 @@
+"""The journal: lines, rotation, what a crash leaves of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling
+from lib_toolkit.autoprune.journal import Journal
+from lib_toolkit.autoprune.steps import Removed, Run, Step, step_of
+from lib_toolkit.errors import TargetError, VerificationError
+from tests.autoprune import samples
+from tests.autoprune.samples import library, save
+
+
+@pytest.fixture
+def lib(tmp_path):
+    return library(tmp_path / "models")
+
+
+def test_a_step_survives_json():
+    step = Step(
+        "sub/ü.ckpt", "written", 10, "now", "why", "SD-v1", "checkpoint", "/t/ü(1).safetensors", 4, "Done/ü.ckpt",
+        (Removed("EMA", 3, 5),), (), ("one", "two"), ("/t/ü(1).png",), {"sha256": "a", "autov3": None}, {"sha256": "b"},
+        True,
+    )  # fmt: skip
+    assert step_of(json.loads(json.dumps(step.as_json()))) == step
+    assert step.as_json()["saved"] == 6
+
+
+JUNK = {"file": 3, "size": "x", "removed": [1, {"count": []}], "hashes": [], "findings": "a"}
+
+
+@pytest.mark.parametrize("junk", [{}, JUNK])
+def test_a_step_of_junk_is_empty(junk):
+    step = step_of(junk)
+    assert (step.file, step.size, step.findings, step.hashes) == ("", 0, (), {})
+
+
+def test_a_line_cut_off_by_a_crash_swallows_no_other(lib):
+    save(lib.drop / "a.safetensors", samples.lora())
+    (lib.drop / "journal.jsonl").write_bytes(b'{"line": "step", "file": "cut')
+    lib.run()
+    assert last_run(lib.policy()).counts == {"written": 1}
+    lines = (lib.drop / "journal.jsonl").read_bytes().splitlines()
+    assert json.loads(lines[1])["line"] == "begin"
+
+
+def test_rotation_keeps_the_last_run_and_what_is_unfinished(lib, monkeypatch):
+    monkeypatch.setattr(journal, "KEPT", 3)
+    for number in range(6):
+        save(lib.drop / f"{number}.safetensors", samples.lora(number))
+        lib.run()
+        path = lib.drop / "journal.jsonl"
+        size = path.stat().st_size
+        assert journal.rotate(lib.drop, largest=size + 1) is False
+        assert journal.rotate(lib.drop, largest=size) is True
+        assert last_run(lib.policy()).steps[0].file == f"{number}.safetensors"
+    names = sorted(path.name for path in lib.drop.glob("journal*"))
+    assert names == ["journal.1.jsonl", "journal.2.jsonl", "journal.3.jsonl"]
+    files = [json.loads((lib.drop / name).read_text().splitlines()[2])["file"] for name in names]
+    assert files == ["5.safetensors", "4.safetensors", "3.safetensors"]
+
+
+def test_a_journal_grown_large_is_put_aside_before_a_run(lib):
+    (lib.drop / "journal.jsonl").write_bytes((b'{"line": "' + b"x" * 10_000 + b'"}\n') * (journal.LARGEST // 10_000))
+    save(lib.drop / "a.safetensors", samples.lora())
+    lib.run()
+    assert (lib.drop / "journal.1.jsonl").stat().st_size >= journal.LARGEST
+    assert (lib.drop / "journal.jsonl").stat().st_size < 20_000
+
+
+def test_a_journal_that_cannot_be_made(tmp_path):
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(TargetError, match="journal"):
+        Journal(tmp_path, "x")
+
+
+def test_between_file_systems_a_file_is_copied_verified_and_then_removed(tmp_path, monkeypatch):
+    def other_device(source, final):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(moving, "rename_new", other_device)
+    source, final = tmp_path / "a.bin", tmp_path / "b.bin"
+    data = bytes(range(256)) * 5000
+    source.write_bytes(data)
+    moving.move_new(source, final)
+    assert (source.exists(), final.read_bytes()) == (False, data)
+    source.write_bytes(b"another")
+    with pytest.raises(FileExistsError):
+        moving.move_new(source, final)
+    assert (source.read_bytes(), final.read_bytes()) == (b"another", data)
+    write_at = moving.TemporaryFile.write_at
+    zeros = lambda self, offset, data: write_at(self, offset, memoryview(bytes(len(data))))  # noqa: E731
+    monkeypatch.setattr(moving.TemporaryFile, "write_at", zeros)
+    with pytest.raises(VerificationError):
+        moving.move_new(source, tmp_path / "c.bin")
+    assert source.read_bytes() == b"another"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+
+
+def test_sentences_are_printable_and_say_what_matters():
+    step = Step("a\x1b[31m.ckpt", "written", 2_000_000, target="/t/a.safetensors", target_size=1_000_000)
+    assert "\x1b" not in sentence(step)
+    assert "2.00 MB → 1.00 MB" in sentence(step)
+    run = Run("x", "done", "", steps=(step, Step("b", "failed", reason="why")))
+    assert telling.summary(run) == "Files: 1 pruned, 1 moved to Failed; 1.00 MB saved."
+    assert telling.summary(Run("", "done", "")) == "Nothing lies in the drop folder."

@@ -1,0 +1,187 @@
+"""What is taken and what is not: growing files, downloads, links, pipes, folders of other programs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from lib_toolkit.autoprune import run_once, waiting, watch
+from lib_toolkit.errors import CancelledError, UsageError
+from lib_toolkit.progress import Progress
+from tests.autoprune import samples
+from tests.autoprune.samples import library, save
+
+
+@pytest.fixture
+def lib(tmp_path):
+    return library(tmp_path / "models")
+
+
+def test_a_file_that_grows_waits_for_a_later_run(lib):
+    whole = save(lib.root / "whole.safetensors", samples.lora()).read_bytes()
+    path, stop = lib.drop / "slow.safetensors", threading.Event()
+    save(lib.drop / "ready.safetensors", samples.lora(seed=1))
+
+    def drip():
+        with path.open("wb", buffering=0) as file:
+            for begin in range(0, len(whole), 500):
+                file.write(whole[begin : begin + 500])
+                if stop.wait(0.02):
+                    file.write(whole[begin + 500 :])
+                    return
+
+    writer = threading.Thread(target=drip)
+    writer.start()
+    while not path.exists():
+        time.sleep(0.01)
+    run = run_once(lib.policy(), pause=0.3)
+    assert {step.file: step.outcome for step in run.steps} == {
+        "ready.safetensors": "written", "slow.safetensors": "waiting",
+    }  # fmt: skip
+    assert path.exists()
+    stop.set()
+    writer.join()
+    assert path.read_bytes() == whole
+    assert lib.run().counts == {"written": 1}
+
+
+def test_a_file_that_changes_while_it_is_processed_stays(lib, monkeypatch):
+    """Neither a broken result nor a failure: it is taken up again when it is stable."""
+    from lib_toolkit.autoprune import processing
+
+    path = save(lib.drop / "a.safetensors", samples.lora())
+    original = processing.judge
+
+    def meanwhile(model, policy):
+        path.write_bytes(path.read_bytes() + b"more")
+        return original(model, policy)
+
+    monkeypatch.setattr(processing, "judge", meanwhile)
+    (step,) = lib.run().steps
+    assert step.outcome == "waiting"
+    assert lib.files() == ["Autoprune/a.safetensors"]
+    assert lib.temporary() == []
+
+
+PARTIAL = [".part", ".crdownload", ".tmp", ".download", ".partial", ".incomplete", ".opdownload", ".!qB"]
+
+
+@pytest.mark.parametrize("suffix", PARTIAL)
+def test_downloads_are_left_where_they_are(lib, suffix):
+    (lib.drop / f"a.safetensors{suffix}").write_bytes(b"half")
+    (step,) = lib.run().steps
+    assert (step.outcome, step.file) == ("waiting", f"a.safetensors{suffix}")
+    assert lib.files() == [f"Autoprune/a.safetensors{suffix}"]
+
+
+@pytest.mark.parametrize("sibling", ["a.safetensors.aria2", "a.aria2", "a.fE3x.safetensors.part", "a.safetensors.part"])
+def test_a_model_with_a_download_beside_it_waits(lib, sibling):
+    save(lib.drop / "a.safetensors", samples.lora())
+    save(lib.drop / "ab.safetensors", samples.lora(seed=1))
+    (lib.drop / sibling).write_bytes(b"")
+    steps = {step.file: step for step in lib.run().steps}
+    assert steps["a.safetensors"].outcome == "waiting"
+    assert sibling in steps["a.safetensors"].reason
+    assert steps["ab.safetensors"].outcome == "written"
+    (lib.drop / sibling).unlink()
+    assert lib.run().counts == {"written": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_links_and_special_files_are_reported_and_left_alone(lib, tmp_path):
+    elsewhere = save(tmp_path / "elsewhere" / "real.safetensors", samples.lora())
+    before = elsewhere.read_bytes()
+    (lib.drop / "link.safetensors").symlink_to(elsewhere)
+    (lib.drop / "folder").symlink_to(elsewhere.parent)
+    (lib.drop / "dangling.safetensors").symlink_to(tmp_path / "nothing")
+    os.mkfifo(lib.drop / "pipe.safetensors")
+    (lib.drop / "dir.safetensors").mkdir()
+    run = lib.run()
+    assert {step.file: step.outcome for step in run.steps} == dict.fromkeys(
+        ("link.safetensors", "folder", "dangling.safetensors", "pipe.safetensors"), "left"
+    )
+    assert elsewhere.read_bytes() == before
+    assert len(list(lib.drop.iterdir())) >= 5
+    assert (lib.drop / "link.safetensors").is_symlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_drop_folder_that_is_a_link_works(lib, tmp_path):
+    real = tmp_path / "other disk"
+    lib.drop.rename(real)
+    lib.drop.symlink_to(real)
+    save(real / "a.safetensors", samples.lora())
+    assert lib.run().counts == {"written": 1}
+    assert (real / "Done" / "a.safetensors").is_file()
+
+
+def test_diffusers_folders_other_files_and_hidden_ones_stay(lib):
+    save(lib.drop / "pipe" / "unet" / "diffusion_pytorch_model.safetensors", samples.lora())
+    (lib.drop / "pipe" / "model_index.json").write_text("{}")
+    (lib.drop / "readme.txt").write_text("x")
+    (lib.drop / "archive.zip").write_bytes(b"PK")
+    save(lib.drop / ".hidden.safetensors", samples.lora())
+    before = sorted(lib.drop.rglob("*"))
+    (step,) = lib.run().steps
+    assert (step.file, step.outcome) == ("pipe", "left")
+    assert set(before) <= set(lib.drop.rglob("*"))
+
+
+def test_waiting_tells_what_lies_there_without_touching_it(lib):
+    assert waiting(lib.policy()) == ()
+    save(lib.drop / "b" / "a.safetensors", samples.lora())
+    (lib.drop / "x.ckpt.crdownload").write_bytes(b"")
+    told = {step.file: (step.outcome, step.reason) for step in waiting(lib.policy())}
+    assert told["b/a.safetensors"] == ("waiting", "The next run deals with it.")
+    assert "download" in told["x.ckpt.crdownload"][1]
+    assert not (lib.drop / "journal.jsonl").exists()
+
+
+def test_an_absent_drop_folder_is_made_but_not_its_parents(tmp_path):
+    lib = library(tmp_path / "models")
+    lib.drop.rmdir()
+    assert lib.run().steps == ()
+    assert lib.drop.is_dir()
+    from dataclasses import replace
+
+    with pytest.raises(UsageError, match="drop folder"):
+        run_once(replace(lib.policy(), drop=tmp_path / "typo" / "Autoprune"))
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_dry_run_changes_nothing(lib):
+    save(lib.drop / "a.safetensors", samples.lora())
+    save(lib.drop / "clean.safetensors", samples.lora(seed=1, dtype="<f2"))
+    (lib.drop / "bad.ckpt").write_text("<html>")
+    before = sorted((path, path.stat().st_mtime_ns) for path in lib.root.rglob("*"))
+    run = run_once(lib.policy(), pause=0.01, dry=True)
+    steps = {step.file: step for step in run.steps}
+    assert {step.outcome for step in run.steps} == {"planned"}
+    assert steps["a.safetensors"].target == str(lib.folder("lora") / "a.safetensors")
+    assert "web page" in steps["bad.ckpt"].reason
+    assert sorted((path, path.stat().st_mtime_ns) for path in lib.root.rglob("*")) == before
+    real = {step.file: step for step in lib.run().steps}
+    for name in ("a.safetensors", "clean.safetensors"):
+        assert steps[name].target_size == real[name].target_size
+
+
+def test_watch_takes_files_as_they_become_stable_and_ends_when_cancelled(lib):
+    stop, steps = threading.Event(), []
+
+    def report(step):
+        steps.append((step.file, step.outcome))
+        if step.outcome == "written" and step.file == "b.safetensors":
+            stop.set()
+        elif step.outcome == "written":
+            save(lib.drop / "b.safetensors", samples.lora(seed=1))
+
+    (lib.drop / "x.ckpt.part").write_bytes(b"")
+    save(lib.drop / "a.safetensors", samples.lora())
+    with pytest.raises(CancelledError):
+        watch(lib.policy(), 0.05, Progress(cancelled=stop.is_set), report)
+    assert ("a.safetensors", "written") in steps
+    assert ("b.safetensors", "written") in steps
+    assert lib.files("Lora") == ["Lora/a.safetensors", "Lora/b.safetensors"]

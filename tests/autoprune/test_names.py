@@ -1,0 +1,154 @@
+"""Names: conflicts of models and sidecars, one number for both, nothing replaced, names that other systems refuse."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from lib_toolkit.autoprune import filing
+from lib_toolkit.autoprune.naming import Group, free_group, usable
+from lib_toolkit.autoprune.sidecars import Sidecar
+from tests.autoprune import samples
+from tests.autoprune.samples import assert_halved, library, save
+
+
+@pytest.fixture
+def lib(tmp_path):
+    return library(tmp_path / "models")
+
+
+def test_a_taken_name_gets_a_number_and_nothing_is_replaced(lib):
+    taken = save(lib.folder("lora") / "big.safetensors", samples.lora(seed=9))
+    before = taken.read_bytes()
+    for seed in (1, 2):
+        save(lib.drop / "big.safetensors", samples.lora(seed=seed))
+        (lib.drop / "big.preview.png").write_text(f"picture {seed}")
+        assert lib.run().counts == {"written": 1}
+        assert_halved(lib.folder("lora") / f"big({seed}).safetensors", samples.lora(seed=seed))
+        assert (lib.folder("lora") / f"big({seed}).preview.png").read_text() == f"picture {seed}"
+    assert taken.read_bytes() == before
+    assert lib.files("Autoprune") == ["Autoprune/Done/big(1).safetensors", "Autoprune/Done/big.safetensors"]
+
+
+def test_a_taken_name_of_a_sidecar_moves_the_model_on_too(lib):
+    lib.folder("lora").mkdir()
+    (lib.folder("lora") / "big.json").write_text("of another program")
+    (lib.folder("lora") / "big(1).preview.png").write_text("older picture")
+    save(lib.drop / "big.safetensors", samples.lora())
+    (lib.drop / "big.json").write_text("mine")
+    (lib.drop / "big.preview.png").write_text("my picture")
+    assert lib.run().counts == {"written": 1}
+    assert lib.files("Lora") == [
+        "Lora/big(1).preview.png", "Lora/big(2).json", "Lora/big(2).preview.png", "Lora/big(2).safetensors",
+        "Lora/big.json",
+    ]  # fmt: skip
+    assert (lib.folder("lora") / "big.json").read_text() == "of another program"
+    assert (lib.folder("lora") / "big(1).preview.png").read_text() == "older picture"
+    assert (lib.folder("lora") / "big(2).json").read_text() == "mine"
+
+
+def test_a_sidecar_name_that_is_taken_while_the_model_is_written(lib, monkeypatch):
+    save(lib.drop / "big.safetensors", samples.lora())
+    (lib.drop / "big.json").write_text("mine")
+    (lib.drop / "big.png").write_text("picture")
+    original = filing._bring
+
+    def meanwhile(path, final, copy):
+        if final.name == "big.png":
+            final.write_text("somebody else's")
+        return original(path, final, copy)
+
+    monkeypatch.setattr(filing, "_bring", meanwhile)
+    (step,) = lib.run().steps
+    assert step.outcome == "written"
+    assert lib.files("Lora") == ["Lora/big(1).json", "Lora/big(1).png", "Lora/big(1).safetensors", "Lora/big.png"]
+    assert (lib.folder("lora") / "big.png").read_text() == "somebody else's"
+    assert (lib.folder("lora") / "big(1).png").read_text() == "picture"
+    assert step.target == str(lib.folder("lora") / "big(1).safetensors")
+    assert [Path(path).name for path in step.sidecars] == ["big(1).json", "big(1).png"]
+
+
+def test_a_model_name_that_is_taken_while_it_is_written(lib, monkeypatch):
+    from lib_toolkit.target import TemporaryFile
+
+    save(lib.drop / "big.safetensors", samples.lora())
+    original = TemporaryFile.sync
+
+    def meanwhile(self):
+        if self.final.name == "big.safetensors":
+            self.final.write_text("somebody else's")
+        original(self)
+
+    monkeypatch.setattr(TemporaryFile, "sync", meanwhile)
+    assert lib.run().counts == {"written": 1}
+    assert (lib.folder("lora") / "big.safetensors").read_text() == "somebody else's"
+    assert_halved(lib.folder("lora") / "big(1).safetensors", samples.lora())
+    assert lib.temporary() == []
+
+
+def test_models_of_one_stem_share_their_sidecars(lib):
+    save(lib.drop / "big.safetensors", samples.lora(seed=1))
+    save(lib.drop / "big.ckpt", samples.lora(seed=2))
+    (lib.drop / "big.png").write_text("picture")
+    assert lib.run().counts == {"written": 2}
+    assert lib.files("Lora") == ["Lora/big(1).png", "Lora/big(1).safetensors", "Lora/big.png", "Lora/big.safetensors"]
+    assert lib.files("Autoprune") == ["Autoprune/Done/big.ckpt", "Autoprune/Done/big.safetensors"]
+
+
+COMPOSED, TAKEN_APART = (unicodedata.normalize(form, "Mädchen") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("there", "new"), [("BIG.safetensors", "big"), (f"{TAKEN_APART}.safetensors", COMPOSED)])
+def test_names_that_are_one_on_other_systems_are_one(lib, there, new):
+    lib.folder("lora").mkdir()
+    (lib.folder("lora") / there).write_text("x")
+    save(lib.drop / f"{new}.safetensors", samples.lora())
+    lib.run()
+    assert (lib.folder("lora") / f"{new}(1).safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("stem", "wanted"),
+    [
+        ("[anime] v1 (fix) {x}", "[anime] v1 (fix) {x}"),
+        ("模型 v2", "模型 v2"),
+        ("con", "_con"),
+        ("nul.v1", "_nul.v1"),
+        ("a:b?c", "a_b_c"),
+        ("line\nbreak\u202egpj", "line_break_gpj"),
+        ("trailing. ", "trailing"),
+        ("...", "model"),
+    ],
+)
+def test_names_become_usable_on_every_system(stem, wanted):
+    assert usable(stem, ".safetensors") == wanted
+
+
+def test_long_names_leave_room_for_number_and_sidecars():
+    side = (Sidecar(Path("x"), ".civitai.info"), Sidecar(Path("x"), ".json", whole=True))
+    for stem in ("x" * 240, "ü" * 120, "模" * 80):
+        group = Group(Path(), usable(stem, ".safetensors", side), ".safetensors", side, 99999)
+        assert max(len(name.encode()) for name in group.names) <= 255
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_odd_names_on_disk(lib):
+    stems = ["[a] (b) {c}", "con", "a:b", "x\ny", "ü模\u200f", "l" * 243, os.fsdecode(b"bad-\xff")]
+    for seed, stem in enumerate(stems):
+        save(lib.drop / f"{stem}.safetensors", samples.lora(seed))
+    lib.run()
+    assert {path.name for path in lib.folder("lora").iterdir()} == {
+        "[a] (b) {c}.safetensors", "_con.safetensors", "a_b.safetensors", "x_y.safetensors", "ü模_.safetensors",
+        "l" * 236 + ".safetensors", "bad-_.safetensors",
+    }  # fmt: skip
+    assert not [path for path in lib.drop.iterdir() if path.suffix == ".safetensors"]
+
+
+def test_numbers_are_looked_for_once_for_all_names(tmp_path):
+    (tmp_path / "a(1).json").touch()
+    (tmp_path / "A.SAFETENSORS").touch()
+    group = free_group(Group(tmp_path, "a", ".safetensors", (Sidecar(tmp_path / "x.json", ".json"),)))
+    assert group.names == ("a(2).safetensors", "a(2).json")
