@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,6 +18,9 @@ CHROMIUM_FLAGS = [
     "--disable-backgrounding-occluded-windows",
 ]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+PATIENCE = 30_000
+"""Milliseconds that a page may take for anything: tests share slow machines with other work."""
 
 UNIX_CALLS = ("preadv", "pread", "pwritev", "pwrite", "link", "posix_fallocate")
 
@@ -35,18 +39,31 @@ def pytest_configure(config):
         target.fcntl = None
 
 
+def find_chromium():
+    """The path of the system's Chromium or Chrome, None where there is none."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
+@contextmanager
+def running_chromium(path):
+    """A browser that is used with patience."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """Chromium of the system; without one these tests are skipped, or fail where they are asked for."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    found = find_chromium()
     if found is None:
         sentence = "There is no Chromium or Chrome on PATH; install one, or name it in the environment as CHROMIUM."
         if os.environ.get("MODEL_TOOLKIT_REQUIRE_BROWSER") == "1":
             pytest.fail(sentence)
         pytest.skip(sentence)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+    with running_chromium(found) as browser:
         yield browser
-        browser.close()

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
-def test_reading_and_writing_work_without_them():
-    tests = ["tests/test_writing.py", "tests/test_target.py", "tests/formats"]
-    command = [sys.executable, "-m", "pytest", "--bare-os", "-x", "-p", "no:cacheprovider", *tests]
+@pytest.mark.parametrize("tests", ["tests/test_writing.py", "tests/test_target.py", "tests/formats"])
+def test_reading_and_writing_work_without_them(tests):
+    command = [sys.executable, "-m", "pytest", "--bare-os", "-x", "-p", "no:cacheprovider", tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

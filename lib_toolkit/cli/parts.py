@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _CLASS_HELP = "a class (UNET-v1, VAE-v1, CLIP-v1 …), a component's name, or an id"
 _FORMATS = ("safetensors", "ckpt", "pt")
-_SUFFIXES = {"text_encoder": "clip", "CLIP-XL-L": "clip-l", "CLIP-XL-G": "clip-g"}
-"""What a file of a component is called, by class or kind, where it is not called as its kind is."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -88,7 +86,7 @@ def _add_incomplete(parser: argparse.ArgumentParser) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     from lib_toolkit.cli.terminal import progress_line
-    from lib_toolkit.edits.components import choose, export_component
+    from lib_toolkit.edits.components import choose, export_component, suffix_of
     from lib_toolkit.edits.precision import set_precision
     from lib_toolkit.formats import open_model
     from lib_toolkit.identify import identify
@@ -99,7 +97,9 @@ def _export(options: argparse.Namespace) -> int:
         plan = export_component(model, found, options.cls, options.component)
         part = identify(plan.as_model())
         plan = set_precision(plan, part, options.precision)
-        target, how = _how(options, options.file.parent, options.file.stem + _suffix(chosen))
+        target, how = _how(
+            options, options.file.parent, options.file.stem + suffix_of(chosen.match.component, chosen.match.layout)
+        )
         answer = carry_out(plan, part, target, how, options, progress, {"component": _component_json(chosen)})
     _print(options, [chosen], answer)
     return 0
@@ -186,12 +186,6 @@ def _check_complete(plan: Plan, found: Identification, target: Path, allowed: bo
         f"{target.name} would not be a whole model: {lacks}; import what is missing, "
         "or allow it with --allow-incomplete."
     )
-
-
-def _suffix(chosen: Candidate) -> str:
-    component = chosen.match.component
-    name = _SUFFIXES.get(component.cls) or _SUFFIXES.get(component.kind) or component.kind
-    return f"-ema.{name}" if chosen.match.layout == "ema" else f".{name}"
 
 
 def _component_json(chosen: Candidate) -> dict[str, object]:

@@ -18,6 +18,16 @@ _SHOWN = 3
 _EMA = "ema"
 
 
+_SUFFIXES = {"text_encoder": "clip", "CLIP-XL-L": "clip-l", "CLIP-XL-G": "clip-g"}
+"""What a file of a component is called, by class or kind, where it is not called as its kind is."""
+
+
+def suffix_of(component: Component, layout: str = "") -> str:
+    """What the name of a component's file ends in, before the format's ending: ``.vae``, ``-ema.unet`` …"""
+    name = _SUFFIXES.get(component.cls) or _SUFFIXES.get(component.kind) or component.kind
+    return f"-ema.{name}" if layout == _EMA else f".{name}"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A component of a source, and what it becomes.

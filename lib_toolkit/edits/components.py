@@ -14,7 +14,7 @@ from dataclasses import replace
 from lib_toolkit.casting import cast
 from lib_toolkit.dtypes import DType
 from lib_toolkit.edits.beginnings import missing_classes, new_names, new_plan
-from lib_toolkit.edits.candidates import Candidate, Place, choose, find_source
+from lib_toolkit.edits.candidates import Candidate, Place, choose, find_source, suffix_of
 from lib_toolkit.edits.companions import LAYER_TABLE, companions, moved_header, placed, quantised
 from lib_toolkit.edits.places import former_keys, place_of
 from lib_toolkit.edits.precision import precision_table
@@ -31,6 +31,7 @@ __all__ = [
     "missing_classes",
     "new_names",
     "new_plan",
+    "suffix_of",
 ]
 
 _SHOWN = 3

@@ -10,7 +10,7 @@ from lib_toolkit.casting import Narrowing
 from lib_toolkit.hashing import FileHashes
 from lib_toolkit.identify import Identification
 from lib_toolkit.plan import Plan
-from lib_toolkit.reports.numbers import human_bytes
+from lib_toolkit.reports.numbers import counted, human_bytes
 from lib_toolkit.reports.plain import printable
 
 SCHEMA = 1
@@ -72,9 +72,10 @@ def plan_text(
         lines.append("  nothing to leave out and nothing to change: the tensors are those of the source")
     lost = sum(narrowing.values(), Narrowing())
     if lost.vanished:
-        lines.append(f"  {lost.vanished:,} tiny values became zero at the new precision")
+        lines.append(f"  {counted(lost.vanished, 'tiny value')} became zero at the new precision")
     if lost.nan:
-        lines.append(f"  {lost.nan:,} values are NaN, in the source as in the result")
+        are = "is" if lost.nan == 1 else "are"
+        lines.append(f"  {counted(lost.nan, 'value')} {are} NaN, in the source as in the result")
     lines += [f"  warning:  {printable(warning)}" for warning in plan.warnings]
     if done and read_back:
         lines.append("  verified by reading it back; the source is untouched")

@@ -17,6 +17,7 @@ ROLES: Mapping[str, str] = {
     "unet": "UNet",
     "text": "Text encoder",
     "vae": "VAE",
+    "lora": "LoRA",
     "other": "Other parts",
     "ema": "EMA copy",
     "junk": "Training leftovers",
@@ -25,7 +26,7 @@ ROLES: Mapping[str, str] = {
 }
 """What bytes can be, in the order of the bar, with the words of the legend."""
 
-_BY_KIND = {"unet": "unet", "text_encoder": "text", "vae": "vae"}
+_BY_KIND = {"unet": "unet", "text_encoder": "text", "vae": "vae", "lora": "lora"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,10 @@ def roles_of(found: Identification) -> dict[str, str]:
     return roles
 
 
-def shares_of(model: Model, found: Identification, plan: Plan, size: int) -> tuple[Share, ...]:
+def shares_of(model: Model, found: Identification, plan: Plan, size: int, in_memory: bool = False) -> tuple[Share, ...]:
     """The bytes of the source and of the plan by role; ``size`` is that of the plan's file. Sums are exact.
+
+    ``in_memory``: the source is no file as it stands, but one with edits; its structure counts as that of the result.
 
     Tensors outside of the state dict in use count as training leftovers; what is not tensor data (header,
     pickle, padding, and in pickles whatever no tensor uses) is the file structure. Tied tensors of a pickle
@@ -76,14 +79,16 @@ def shares_of(model: Model, found: Identification, plan: Plan, size: int) -> tup
     renamed = {new: old for old, new in found.renames.items()}
     for key, tensor in plan.tensors.items():
         after[roles.get(key) or roles.get(renamed.get(key, key), "other")] += nbytes(tensor)
-    before["frame"] = max(0, model.origin.size - sum(before.values()))
     after["frame"] = max(0, size - sum(after.values()))
+    before["frame"] = after["frame"] if in_memory else max(0, model.origin.size - sum(before.values()))
     return tuple(Share(role, count[role], before[role], after[role]) for role in ROLES if before[role] or after[role])
 
 
 def bar(shares: tuple[Share, ...]) -> Html:
     """Two bars on one scale, the source above the result, and a legend with the figures."""
     before, after = sum(s.before for s in shares), sum(s.after for s in shares)
+    if all(share.role == "frame" for share in shares):
+        return EMPTY
     scale = max(before, after, 1)
     rows = [
         _row("Now", {s.role: s.before for s in shares}, before, scale),

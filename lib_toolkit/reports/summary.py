@@ -30,6 +30,8 @@ FORMATS = {
 
 _EXAMPLES = 8
 _SHOWN_VALUES = ("epoch", "global_step")
+_OF_ONE_FORM = frozenset({"embedding", "hypernetwork"})
+
 OFFERED_SHARE = 0.5
 """Leaving out unknown tensors is offered while they are at most this part of the file."""
 
@@ -60,8 +62,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a plan comes to, without the plan. ``size`` is that of the file to the byte; ``half_saves`` the bytes by
-    which half precision makes the tensors smaller that the plan keeps."""
+    """What a plan comes to, without the plan. ``size`` is that of the file to the byte, ``source_size`` that of the
+    one it began with (0: a new model); ``half_saves`` the bytes by which half precision makes the tensors smaller
+    that the plan keeps."""
 
     size: int
     source_size: int
@@ -99,9 +102,22 @@ def preview_of(model: Model, found: Identification, plan: Plan, file_format: str
         (change.what if "→" in change.what else change.what.split(" from ")[0], change.key, 0)
         for change in plan.changed
     )
-    warnings = tuple(_without_options(warning) for warning in plan.warnings if warning not in model.warnings)
-    shares = shares_of(model, found, plan, size)
-    return Preview(size, model.origin.size, shares, dropped, changed, warnings, half_saves)
+    known = model.warnings if model is plan.source else plan.source.warnings
+    warnings = tuple(_without_options(warning) for warning in plan.warnings if warning not in known)
+    shares = shares_of(model, found, plan, size, in_memory=model is not plan.source)
+    return Preview(
+        size, model.origin.size, shares, dropped, changed, (*warnings, *_form(model, found, file_format)), half_saves
+    )
+
+
+def _form(model: Model, found: Identification, file_format: str) -> tuple[str, ...]:
+    """What may become of small files whose loaders look for one form: the names in it, or the container."""
+    if found.kind not in _OF_ONE_FORM or (model.origin.format == file_format == "safetensors"):
+        return ()
+    return (
+        f"Programs look for {_article(found.name)} {found.name.lower()} in the very form that it came in "
+        f"({FORMATS.get(model.origin.format, model.origin.format)}); a copy may not be accepted, so keep the original.",
+    )
 
 
 def saved_by_half(plan: Plan, found: Identification) -> int:
@@ -132,8 +148,10 @@ def verdict(facts: Facts, found: Identification) -> tuple[str, ...]:
     if found.quantised:
         sentences.append(f"Its layers are quantised ({found.quantised}): their precision is never changed.")
     kinds = ", ".join(f"{human_bytes(size)} {name}" for name, size in facts.dtypes.items())
+    file_format = FORMATS.get(facts.file_format, facts.file_format)
+    place = f"{file_format}, {counted(facts.size, 'byte')}" if facts.size else "Not a file yet"
     sentences.append(
-        f"{FORMATS.get(facts.file_format, facts.file_format)}, {facts.size:,} bytes, "
+        f"{place}, "
         f"{counted(facts.tensors, 'tensor')}, {human_count(facts.parameters)} parameters ({kinds or 'no values'})."
     )
     if facts.container:
@@ -177,28 +195,46 @@ def _article(name: str) -> str:
 def _damage(match: Match) -> str:
     parts, name = [], match.component.name
     if match.missing:
-        parts.append(f"{len(match.missing):,} tensors of {name} are missing ({match.missing[0]} …)")
+        are = "is" if len(match.missing) == 1 else "are"
+        parts.append(f"{counted(len(match.missing), 'tensor')} of {name} {are} missing ({match.missing[0]} …)")
     if match.wrong_shape:
         wrong = match.wrong_shape[0]
         parts.append(
-            f"{len(match.wrong_shape):,} tensors of {name} have another shape "
+            f"{counted(len(match.wrong_shape), 'tensor')} of {name} of another shape "
             f"({wrong.key} is {list(wrong.found)} where {list(wrong.expected)} is usual)"
         )
     return " and ".join(parts) or f"{name} is not whole"
 
 
-def identity_html(facts: Facts, found: Identification, preview: Preview | None) -> Html:
-    """The upper part of the panel: the verdict, the bar, what shapes cannot decide, warnings."""
-    first, *others = verdict(facts, found)
+def identity_html(
+    facts: Facts, found: Identification, preview: Preview | None, sentences: Sequence[str] = (), metric: str = EMPTY
+) -> Html:
+    """The upper part of the panel: the verdict, the bar, what shapes cannot decide, warnings.
+
+    ``sentences`` take the place of the verdict where more than the file is spoken of; ``metric`` is a line of its own.
+    """
+    first, *others = sentences or verdict(facts, found)
     return join(
         [
             tag("p", first, class_="model-toolkit-verdict"),
             tag("p", " ".join(others)),
+            metric,
             bar(preview.shares) if preview else EMPTY,
             bullets(found.warnings, "model-toolkit-warnings"),
+            _whole_parts(found),
             bullets(found.notes, "model-toolkit-notes"),
         ]
     )
+
+
+def _whole_parts(found: Identification) -> Html:
+    """What can still be made of a file that is not whole."""
+    whole = [match.component.name for match in found.components if match.complete]
+    if found.intact or not whole or not found.name.endswith("-BROKEN"):
+        return EMPTY
+    are, files = ("is", "a file of its own") if len(whole) == 1 else ("are", "files of their own")
+    said = f"{', '.join(whole)} {are} whole and can be exported to {files}, under Advanced."
+    return tag("p", tag("b", "Still of use. "), said, class_="model-toolkit-finding")
 
 
 def components_html(found: Identification) -> Html:
@@ -247,7 +283,7 @@ def findings_html(
 
 
 def _half(facts: Facts, preview: Preview) -> Html:
-    if preview.half_saves < facts.size // 100:
+    if preview.half_saves <= facts.size // 100:
         return EMPTY
     wide = sum(facts.dtypes.get(name, 0) for name in ("F64", "F32"))
     return tag(
@@ -266,8 +302,8 @@ def _ema(found: Identification) -> Html:
     return tag(
         "p",
         tag("b", "EMA copy. "),
-        f"{len(ema):,} tensors ({human_bytes(sum(ema))}) are a second, averaged UNet that only further training uses. "
-        "It is left out unless you keep it.",
+        f"{counted(len(ema), 'tensor')} ({human_bytes(sum(ema))}) of a second, averaged UNet, which only further "
+        "training uses. It is left out unless you keep it.",
     )
 
 
@@ -299,8 +335,8 @@ def _unknown(facts: Facts, found: Identification) -> Html:
         tag(
             "p",
             tag("b", "Unknown tensors. "),
-            f"{len(unknown):,} tensors ({human_bytes(total)}) belong to nothing that is known here. They are kept; "
-            "leave them out only if you know that they are junk, since the result may not work without them.",
+            f"{counted(len(unknown), 'tensor')} ({human_bytes(total)}) that nothing known here has. What is unknown is "
+            "kept; leave it out only if you know that it is junk, since the result may not work without it.",
         ),
         details("Their names", names),
     )
@@ -344,10 +380,12 @@ def size_html(preview: Preview) -> Html:
 
 
 def difference(before: int, after: int) -> str:
-    """How much smaller or larger a result is than its source, to the byte."""
+    """How much smaller or larger a result is than its source (0 bytes: there is none), to the byte."""
+    if not before:
+        return "a new model"
     if after == before:
         return "as large as the source"
-    return f"{abs(before - after):,} bytes {'fewer' if after < before else 'more'} than the source"
+    return f"{counted(abs(before - after), 'byte')} {'fewer' if after < before else 'more'} than the source"
 
 
 def _group_html(group: Group) -> Html:

@@ -1,74 +1,77 @@
-"""What the tab's controls do: each method takes what the browser sent and answers with changes of the page.
+"""What the controls of the top row and of the Basic panel do with what the browser sent.
 
 Nothing from the browser is trusted: models are looked up in the host's listing, names are checked, choices are
-compared with their tables. An error becomes a sentence in the status line, and the tab stays usable.
+compared with their tables.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
+from lib_toolkit.edits.components import new_names
 from lib_toolkit.edits.recipes import Wishes
-from lib_toolkit.errors import ToolkitError, UsageError
-from lib_toolkit.hosts.host import Host
-from lib_toolkit.jobs import Jobs, JobView
-from lib_toolkit.plan import SUFFIXES
+from lib_toolkit.errors import UsageError
+from lib_toolkit.hosts.host import LOCAL_VISITOR, Host, Visitor
+from lib_toolkit.jobs import Jobs
 from lib_toolkit.progress import Progress
+from lib_toolkit.reports.memory import edit_title
+from lib_toolkit.reports.numbers import counted
 from lib_toolkit.reports.summary import Preview
-from lib_toolkit.ui import panel, saving, screen, workspace
+from lib_toolkit.ui import advanced_panel, looking, panel, saving, screen
+from lib_toolkit.ui.desk import Desk, empty, first_wishes
+from lib_toolkit.ui.drafts import Draft, take
+from lib_toolkit.ui.editing import Editing
 from lib_toolkit.ui.saving import Saved
 from lib_toolkit.ui.screen import Updates, merge
-from lib_toolkit.ui.workspace import Controls, Opened, Purpose, Running, Session, Workspace
-
-PATIENCE = 0.15
-"""Seconds that a click waits for its result before it shows progress instead."""
-
-REMAIN = 2.0
-"""Seconds that a refusal stays readable while a job goes on reporting."""
-
-LATE = "What was loaded here has been forgotten, since it was long ago; load the model again."
+from lib_toolkit.ui.workspace import Aim, Controls, Opened, Session, Workspace
 
 
 class Actions:
-    """The tab's behaviour for one host. Methods return the session's key and the changes of the page."""
+    """The tab's behaviour for one host; ``editing`` is that of the Advanced panel.
+
+    Methods return the session's key and the changes of the page.
+    """
 
     def __init__(self, host: Host, jobs: Jobs, sessions: Workspace | None = None) -> None:
         self.host = host
-        self.jobs = jobs
-        self.sessions = sessions or Workspace()
+        self.desk = Desk(host, jobs, sessions)
+        self.editing = Editing(self.desk)
+        self.desk.hands_to(Opened, self._take_opened)
+        self.desk.hands_to(Preview, self._take_preview)
+        self.desk.hands_to(Saved, self._take_saved)
 
     def refresh(self, key: str | None) -> tuple[str, Updates]:
         """List the models again."""
 
         def listed(session: Session) -> Updates:
-            labels = [entry.label for entry in self.host.models()]
-            told = f"{len(labels):,} models found."
-            if not labels:
+            count = len(self.desk.labels())
+            told = f"{counted(count, 'model')} found."
+            if not count:
                 told = "No models were found; put some into the models folder, then press Refresh."
             if session.loaded is not None or session.running is not None:
-                return {"source": {"choices": labels}}
-            return merge({"source": {"choices": labels}}, screen.status(told))
+                return self.desk.choices()
+            return merge(self.desk.choices(), screen.status(told))
 
-        return self._answer(key, listed)
+        return self.desk.answer(key, listed)
 
-    def load(self, key: str | None, label: str, controls: Controls) -> tuple[str, Updates]:
-        """Look at a model."""
+    def load(self, key: str | None, label: object, controls: Controls) -> tuple[str, Updates]:
+        """Look at a model, or begin a new one."""
 
         def begin(session: Session) -> Updates:
-            self._not_while_saving(session)
+            self.desk.not_while(session)
             chosen = controls.checked()
-            entry = self.host.find(str(label or ""))
-            wishes = Wishes(chosen.precision, fix_clip=self.host.setting("fix_clip", False) is True)
-            file_format = chosen.file_format
+            wanted = label if isinstance(label, str) else ""
+            question = self._gives_up(session, "load", wanted)
+            if question is not None:
+                return question
+            draft = Draft(wanted if wanted in new_names() else take(self.host.find(wanted)))
+            wishes, file_format = first_wishes(self.host, chosen.precision), chosen.file_format
 
             def work(progress: Progress) -> Opened:
-                return workspace.load(entry, wishes, file_format, progress)
+                return looking.look(draft, wishes, file_format, progress)
 
             session.wishes, session.file_format = wishes, file_format
-            return self._start(session, "load", entry.path.name, work)
+            return self.desk.start(session, "load", draft.name, work)
 
-        return self._answer(key, begin)
+        return self.desk.answer(key, begin)
 
     def change(self, key: str | None, controls: Controls) -> tuple[str, Updates]:
         """Take over changed wishes, name or format, and plan again."""
@@ -84,138 +87,108 @@ class Actions:
                 return {}
             if planned == (session.wishes, session.file_format) and session.preview is not None:
                 return panel.saving(self.host, session)
-            return self._replan(session)
+            return self.desk.replan(session)
 
-        return self._answer(key, changed)
+        return self.desk.answer(key, changed)
 
-    def save(self, key: str | None, controls: Controls) -> tuple[str, Updates]:
+    def save(self, key: str | None, controls: Controls, visitor: Visitor = LOCAL_VISITOR) -> tuple[str, Updates]:
         """Write what was previewed."""
 
         def begin(session: Session) -> Updates:
-            self._not_while_saving(session)
+            self.desk.not_while(session)
             if session.loaded is None:
                 raise UsageError("There is nothing to save yet: choose a model under Source and press Load first.")
             session.take(controls.checked())
-            job = saving.prepare(self.host, session)
-            return self._start(session, "save", job.target.name, job.run)
+            job = saving.prepare(self.host, session, visitor)
+            if session.loaded.incomplete:
+                warning = _warning(session.loaded.name, session.loaded.missing)
+                question = self.desk.asks(session, ("save", job.target, session.loaded.draft), warning)
+                if question is not None:
+                    return question
+            return self.desk.start(session, "save", job.target.name, job.run)
 
-        return self._answer(key, begin)
+        return self.desk.answer(key, begin)
 
     def clear(self, key: str | None) -> tuple[str, Updates]:
-        """Forget the model; nothing on disk changes."""
+        """Forget the model and what was changed in memory; nothing on disk changes."""
 
         def cleared(session: Session) -> Updates:
-            self._not_while_saving(session)
-            self._drop_job(session)
+            self.desk.not_while(session, ("save", "export"))
+            question = self._gives_up(session, "clear", "")
+            if question is not None:
+                return question
+            self.desk.drop_job(session)
+            self.desk.stop_measuring(session)
             session.forget()
             session.wishes = Wishes(session.wishes.precision)
-            return merge(screen.blank(), panel.no_findings(), screen.idle(), screen.status("Cleared."))
+            return merge(empty(), screen.idle(), screen.status("Cleared."))
 
-        return self._answer(key, cleared)
+        return self.desk.answer(key, cleared)
 
     def cancel(self, key: str | None) -> tuple[str, Updates]:
         """Stop what runs."""
-
-        def stop(session: Session) -> Updates:
-            if session.running is None:
-                return merge(screen.idle(), screen.status("Nothing runs that could be cancelled."))
-            self.jobs.cancel(session.running.job)
-            return self._look(session, self.jobs.wait(session.running.job, PATIENCE))
-
-        return self._answer(key, stop)
+        return self.desk.answer(key, self.desk.cancel)
 
     def poll(self, key: str | None) -> tuple[str, Updates]:
         """How the job goes that the page waits for."""
+        return self.desk.answer(key, self.desk.poll)
 
-        def look(session: Session) -> Updates:
-            if session.running is None:
-                return screen.idle()
-            return self._look(session, self.jobs.status(session.running.job))
+    def _gives_up(self, session: Session, purpose: str, label: str) -> Updates | None:
+        """The question before unsaved edits are given up, None where there are none or it was answered."""
+        if not session.unsaved or session.loaded is None:
+            return None
+        count = counted(len(session.loaded.draft.edits), "edit")
+        name = session.loaded.name
+        return self.desk.asks(
+            session,
+            (purpose, label),
+            f"{name} has {count} in memory that no file holds yet: save it first, or press {purpose.capitalize()} "
+            "once more to give that up.",
+        )
 
-        return self._answer(key, look)
-
-    def _answer(self, key: str | None, action: Callable[[Session], Updates]) -> tuple[str, Updates]:
-        """Run an action on the session of a key; an error is said in the status line."""
-        known = key or None
-        key, session = self.sessions.session(known, self._fresh())
-        with session.lock:
-            try:
-                if known is not None and key != known:
-                    return key, merge(screen.blank(), panel.no_findings(), screen.idle(), screen.status(LATE, "error"))
-                return key, action(session)
-            except ToolkitError as error:
-                settled = screen.idle() if session.running is None else {}
-                session.refusal = (str(error), time.monotonic() + REMAIN)
-                return key, merge(settled, screen.status(str(error), "error"))
-
-    def _fresh(self) -> Session:
-        file_format = str(self.host.setting("format", "safetensors"))
-        return Session(file_format=file_format if file_format in SUFFIXES else "safetensors")
-
-    def _not_while_saving(self, session: Session) -> None:
-        if session.running is not None and session.running.purpose == "save":
-            raise UsageError(f"{session.running.subject} is still being saved; wait until it is done, or cancel it.")
-
-    def _drop_job(self, session: Session) -> None:
-        """Give up a load or preview whose result nobody waits for any more."""
-        if session.running is not None:
-            self.jobs.cancel(session.running.job)
-            session.running = None
-
-    def _start(self, session: Session, purpose: Purpose, subject: str, work: Callable[[Progress], object]) -> Updates:
-        self._drop_job(session)
-        name = {"load": "loading", "preview": "planning", "save": "saving"}[purpose] + f" {subject}"
-        session.running = Running(self.jobs.start(name, work), purpose, subject)
-        session.refusal = ("", 0.0)
-        if purpose != "preview":
-            session.stale = False
-        return self._look(session, self.jobs.wait(session.running.job, PATIENCE))
-
-    def _replan(self, session: Session) -> Updates:
-        loaded, wishes, file_format = session.loaded, session.wishes, session.file_format
-        assert loaded is not None
-
-        def work(progress: Progress) -> Preview:
-            return workspace.preview(loaded, wishes, file_format, progress)
-
-        return self._start(session, "preview", loaded.entry.path.name, work)
-
-    def _look(self, session: Session, view: JobView) -> Updates:
-        """Show a job's progress, or take over its result."""
-        running = session.running
-        assert running is not None
-        if view.running:
-            session.step += 1
-            busy: Updates = {}
-            if running.purpose != "preview":
-                verb = "Loading" if running.purpose == "load" else "Saving"
-                refusal, until = session.refusal
-                refused = time.monotonic() < until
-                busy = (
-                    screen.status(refusal, "error") if refused else screen.status(f"{verb} {running.subject} …", "busy")
-                )
-            return merge(busy, screen.running(view, session.step))
-        session.running = None
-        if view.state != "done":
-            tone = "info" if view.state == "cancelled" else "error"
-            shown = merge(screen.idle(), screen.status(view.message, tone))
+    def _take_opened(self, session: Session, result: object) -> Updates:
+        """A model was looked at: freshly loaded, or with one edit more or less."""
+        assert isinstance(result, Opened)
+        before = session.loaded
+        session.loaded, session.preview = result.loaded, result.preview
+        name = result.loaded.name
+        if result.after == "import":
+            said = f"Imported {result.told} Changed in memory, not saved yet."
+        elif result.after == "undo":
+            assert before is not None
+            undone = before.draft.edits[-1]
+            said = f"Undone: {edit_title(undone.cls, undone.source.entry.name)}. Nothing was changed on disk."
         else:
-            shown = merge(screen.idle(), self._take(session, self.jobs.result(view.id)))
-        if session.stale and session.loaded is not None:
-            session.stale = False
-            shown = merge(shown, self._replan(session))
-        return shown
+            session.name = session.proposed = ""
+            session.report = session.saved = None
+            session.aim = Aim()
+            said = f"Loaded {name}; nothing is changed on disk yet."
+            if result.loaded.draft.is_new:
+                said = f"{name} is empty; nothing is changed on disk yet. Import its parts under Advanced."
+        self.desk.start_measuring(session)
+        return merge(
+            panel.loaded(self.host, session),
+            advanced_panel.loaded(self.host, session, result.tree),
+            screen.status(said, "good"),
+        )
 
-    def _take(self, session: Session, result: object) -> Updates:
-        if isinstance(result, Opened):
-            session.loaded, session.preview = result.loaded, result.preview
-            session.name = ""
-            said = f"Loaded {result.loaded.entry.name}; nothing is changed on disk yet."
-            return merge(panel.loaded(self.host, session), screen.status(said, "good"))
-        if isinstance(result, Preview):
-            session.preview = result
-            return panel.planned(self.host, session)
+    def _take_preview(self, session: Session, result: object) -> Updates:
+        assert isinstance(result, Preview)
+        session.preview = result
+        return merge(panel.planned(self.host, session), advanced_panel.planned(session))
+
+    def _take_saved(self, session: Session, result: object) -> Updates:
         assert isinstance(result, Saved)
         self.host.refresh(result.kind)
-        choices: Updates = {"source": {"choices": [entry.label for entry in self.host.models()]}}
-        return merge(choices, screen.status(result.sentence(), "good"))
+        if result.draft is not None:
+            session.saved = result.draft
+        session.step += 1
+        shown = merge(self.desk.choices(), screen.status(result.sentence(), "good", f"{result.kind}:{session.step}"))
+        return merge(shown, advanced_panel.state(session), panel.identity(session))
+
+
+def _warning(name: str, missing: tuple[str, ...]) -> str:
+    return (
+        f"{name} still lacks {', '.join(missing)}: no program can use it as it is. Import what is missing under "
+        "Advanced, or press Save once more to write it all the same."
+    )

@@ -15,8 +15,9 @@ when told keep what was typed as a filter in place of the choice."""
 
 
 def accepted(function: Callable[..., Any], **options: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Those of the options that this version of the function knows."""
-    known = inspect.signature(function).parameters
+    """Those of the options that this version of the function knows. Forge wraps the events of components in objects
+    that take anything; what counts is the event inside."""
+    known = inspect.signature(getattr(function, "replaced_event", function)).parameters
     return {key: value for key, value in options.items() if key in known}
 
 
@@ -56,3 +57,8 @@ def theme() -> Any:  # noqa: ANN401
 def blocks() -> Any:  # noqa: ANN401
     """An empty page of our own. Gradio 6 takes the theme when the page is served, earlier ones here."""
     return gr.Blocks(title="Model Toolkit", analytics_enabled=False, **accepted(gr.Blocks.__init__, theme=theme()))
+
+
+def tab(title: str, elem_id: str) -> Any:  # noqa: ANN401
+    """A tab whose parts are on the page while another one is shown; Gradio 6 must be told so."""
+    return gr.Tab(title, elem_id=elem_id, **accepted(gr.Tab.__init__, render_children=True))

@@ -3,14 +3,18 @@
 Gradio's own pages ask font servers and script hosts, its old versions answer any web site (CORS), and all of
 them offer routes for uploads, files and proxying that the tab has no use for. So requests with a foreign Host
 (DNS rebinding) or a foreign Origin are refused, such routes are closed, links to other hosts are taken out of
-the page, and a Content-Security-Policy forbids the browser whatever is left.
+the page, and a Content-Security-Policy forbids the browser whatever is left. Of the files, those that the tab
+itself has handed out can be fetched, as downloads that cannot act.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from pathlib import Path
 from typing import Any, TypeAlias
+
+from lib_toolkit.ui.handouts import HANDED_OUT
 
 Scope: TypeAlias = "MutableMapping[str, Any]"
 Message: TypeAlias = "MutableMapping[str, Any]"
@@ -27,6 +31,8 @@ POLICY = (
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _CLOSED = re.compile(r"^(/gradio_api)?/(upload|file[=/]|proxy[=/]|stream|login|logout|monitoring|component_server)")
+_FILE = re.compile(r"/(?:gradio_api/)?file=(.+)", re.DOTALL)
+_INERT = "default-src 'none'; sandbox"
 _FOREIGN = re.compile(
     r"<link\b[^>]*?href\s*=\s*[\"']https?://[^>]*>"
     r"|<script\b[^>]*?src\s*=\s*[\"']https?://[^>]*>\s*</script>"
@@ -49,6 +55,8 @@ class Guard:
             await self._application(scope, receive, send)
         elif (refusal := self._refusal(scope)) is not None:
             await _refuse(scope, receive, send, *refusal)
+        elif _FILE.fullmatch(scope["path"]):
+            await self._application(scope, receive, _Download(send))
         elif scope["type"] == "http":
             await self._application(_uncompressed(scope), receive, _Page(send, self._head))
         else:
@@ -63,9 +71,17 @@ class Guard:
             return 403, "Another web site may not use this server."
         if headers.get("sec-fetch-site") == "cross-site" and scope.get("method", "GET") != "GET":
             return 403, "Another web site may not use this server."
-        if _CLOSED.match(scope["path"]):
+        if _CLOSED.match(scope["path"]) and not _is_handed_out(scope):
             return 404, "There is nothing here."
         return None
+
+
+def _is_handed_out(scope: Scope) -> bool:
+    """Whether a request asks for a file that holds what the tab has handed out, and nothing else."""
+    asked = _FILE.fullmatch(scope["path"])
+    if asked is None or scope.get("method") not in {"GET", "HEAD"} or "\0" in asked[1]:
+        return False
+    return HANDED_OUT.holds(Path(asked[1]))
 
 
 def _name(host: str) -> str:
@@ -81,6 +97,27 @@ def _uncompressed(scope: Scope) -> Scope:
     return {**scope, "headers": headers}
 
 
+class _Download:
+    """Passes a file on as something to keep: where a browser shows it nevertheless, nothing in it may act."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = _without(message["headers"], b"content-disposition")
+            message = {
+                **message,
+                "headers": [
+                    *headers,
+                    (b"content-disposition", b"attachment"),
+                    (b"content-security-policy", _INERT.encode()),
+                    *_PLAIN,
+                ],
+            }
+        await self._send(message)
+
+
 class _Page:
     """Passes an answer on, with the policy; an HTML page is collected, cleaned and completed."""
 
@@ -92,12 +129,7 @@ class _Page:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [item for item in message["headers"] if not item[0].lower().startswith(b"access-control-")]
-            headers += [
-                (b"content-security-policy", POLICY.encode()),
-                (b"x-content-type-options", b"nosniff"),
-                (b"referrer-policy", b"no-referrer"),
-            ]
+            headers = [*_without(message["headers"]), (b"content-security-policy", POLICY.encode()), *_PLAIN]
             message = {**message, "headers": headers}
             if any(key.lower() == b"content-type" and value.startswith(b"text/html") for key, value in headers):
                 self._start = message
@@ -117,6 +149,14 @@ class _Page:
         headers = [(key, value) for key, value in self._start["headers"] if key.lower() != b"content-length"]
         await self._send({**self._start, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+_PLAIN = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+
+def _without(headers: Iterable[tuple[bytes, bytes]], *names: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers but for those of the names, and those that let other web sites in."""
+    return [item for item in headers if not item[0].lower().startswith((b"access-control-", *names))]
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, sentence: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.reports.html import EMPTY
+from lib_toolkit.reports.memory import sentences
 from lib_toolkit.reports.summary import components_html, findings_html, identity_html, may_offer_drop, saving_html
+from lib_toolkit.ui.looking import propose_name
+from lib_toolkit.ui.measuring import metric_html, vae_figure
 from lib_toolkit.ui.saving import problem_of, target_of
 from lib_toolkit.ui.screen import Updates, merge
-from lib_toolkit.ui.workspace import Session, propose_name
+from lib_toolkit.ui.workspace import Session
 
 REMEDIES = {
     "half": "Half precision",
@@ -32,16 +35,44 @@ def loaded(host: Host, session: Session) -> Updates:
 
 def planned(host: Host, session: Session) -> Updates:
     """What depends on the plan: bar, findings, the name that is proposed, what a save will write."""
+    named = proposed(host, session)
+    return merge(identity(session), _findings(session), named, saving(host, session))
+
+
+def measured(host: Host, session: Session) -> Updates:
+    """What depends on the metric."""
+    before = session.name
+    named = proposed(host, session)
+    if session.name == before:
+        return identity(session)
+    return merge(identity(session), named, saving(host, session))
+
+
+def proposed(host: Host, session: Session) -> Updates:
+    """The name that is proposed, unless the user has chosen one."""
     model, preview = session.loaded, session.preview
     assert model is not None
     assert preview is not None
-    named: Updates = {}
-    if session.name in {"", session.proposed}:
-        folder = host.output_folder(model.folder_kind)
-        session.name = session.proposed = propose_name(model, preview, session.file_format, folder)
-        named = {"name": {"value": session.name}}
-    identity: Updates = {"identity": {"value": identity_html(model.facts, model.found, preview)}}
-    return merge(identity, _findings(session), named, saving(host, session))
+    if session.name not in {"", session.proposed}:
+        return {}
+    folder = host.output_folder(model.folder_kind)
+    figure = vae_figure(session.metric, model.found.name) if model.found.kind == "vae" else ""
+    session.name = session.proposed = propose_name(model, preview, session.file_format, folder, figure)
+    return {"name": {"value": session.name}}
+
+
+def identity(session: Session) -> Updates:
+    """What the model is, with its edits."""
+    model, preview = session.loaded, session.preview
+    if model is None or preview is None:
+        return {}
+    said: tuple[str, ...] = ()
+    if model.draft.is_new or model.draft.edits:
+        begun = model.name if model.draft.is_new else ""
+        edits = len(model.draft.edits) if session.unsaved else 0
+        said = sentences(model.facts, model.found, begun, edits, model.missing if begun or model.incomplete else ())
+    metric = metric_html(session.metric, bool(session.measuring), bool(model.figures))
+    return {"identity": {"value": identity_html(model.facts, model.found, preview, said, metric)}}
 
 
 def saving(host: Host, session: Session) -> Updates:

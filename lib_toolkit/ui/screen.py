@@ -22,10 +22,19 @@ NOTHING_LOADED = tag(
 IDLE = tag("div", class_="model-toolkit-progress")
 
 
-def status(message: str, tone: str = "info") -> Updates:
-    """A sentence in the status line. ``tone``: ``info``, ``good``, ``error`` or ``busy``; errors are announced."""
-    role = "alert" if tone == "error" else "status"
-    return {"status": {"value": tag("p", message, role=role, class_=f"model-toolkit-status model-toolkit-{tone}")}}
+def status(message: str, tone: str = "info", saved: str | None = None) -> Updates:
+    """A sentence in the status line. ``tone``: ``info``, ``good``, ``error`` or ``busy``; errors are announced.
+
+    ``saved`` marks that a file came into being (``<kind>:<counter>``), so that the page refreshes the host's lists.
+    """
+    shown = tag(
+        "p",
+        message,
+        role="alert" if tone == "error" else "status",
+        class_=f"model-toolkit-status model-toolkit-{tone}",
+        data_model_toolkit_saved=saved,
+    )
+    return {"status": {"value": shown}}
 
 
 def idle() -> Updates:

@@ -9,39 +9,68 @@ import gradio as gr
 
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.jobs import Jobs
-from lib_toolkit.ui import basic, compat, toprow
+from lib_toolkit.ui import advanced, basic, compat, toprow
 from lib_toolkit.ui.actions import Actions
+from lib_toolkit.ui.editing import Pointed
 from lib_toolkit.ui.screen import Updates
-from lib_toolkit.ui.workspace import Controls
+from lib_toolkit.ui.visitors import visitor_of
+from lib_toolkit.ui.workspace import Controls, Workspace
 
 _CONTROLS = ("name", "precision", "format", "keep_ema", "fix_clip", "drop_unknown")
 """The controls whose values every action gets, in the order of the fields of Controls."""
 
+_POINTED = (
+    *("architecture", "class", "component", "import_source", "import_component", "export_name", "export_format"),
+)
+"""The same for the Advanced panel, in the order of the fields of Pointed."""
+
 _ANSWERED = (
-    *("source", "name", "precision", "format", "status", "progress", "cancel", "identity", "components", "saving"),
+    *("source", "name", "precision", "format", "status", "unsaved", "progress", "cancel"),
+    *("identity", "components", "saving"),
     *(f"{name}{part}" for name in ("half", "keep_ema", "fix_clip", "drop_unknown") for part in ("_group", "_told", "")),
+    *("architecture", "class", "component", "import_source", "import_component", "export_name"),
+    *("import", "export", "undo", "edits", "details", "tensors"),
+    *("report", "report_view", "report_open", "report_html", "report_json"),
 )
 """The parts of the page that an answer may change."""
 
 Handler = Callable[..., list[Any]]
 
 
-def build(host: Host, jobs: Jobs | None = None) -> gr.Blocks:
-    """The tab for a host. ``jobs``: where long work runs; the server that ends closes it."""
-    actions = Actions(host, jobs or Jobs())
+def build(host: Host, jobs: Jobs | None = None, sessions: Workspace | None = None) -> gr.Blocks:
+    """The tab for a host. ``jobs``: where long work runs; the server that ends closes it. ``sessions``: where the
+    browser tabs' sessions are kept, when they are to outlive this page."""
+    actions = Actions(host, jobs or Jobs(), sessions)
     with compat.blocks() as page, gr.Column(elem_id="model_toolkit", elem_classes=["model-toolkit"]):
         session = gr.State("")
-        parts = {**toprow.build(host), **basic.build()}
-        _wire(page, actions, session, parts)
+        parts = toprow.build(host)
+        with gr.Tabs(elem_id="model_toolkit_tabs"):
+            with compat.tab("Basic", "model_toolkit_tab_basic"):
+                parts |= basic.build()
+            with compat.tab("Advanced", "model_toolkit_tab_advanced"):
+                parts |= advanced.build(host)
+        wiring = _Wiring(session, parts)
+        _wire_top(page, actions, wiring)
+        _wire_advanced(actions, wiring)
     return page
 
 
-def _wire(page: gr.Blocks, actions: Actions, session: gr.State, parts: dict[str, Any]) -> None:
-    controls = [parts[name] for name in _CONTROLS]
-    outputs = [session, *(parts[name] for name in _ANSWERED)]
+class _Wiring:
+    """The page's parts, and how an event of one of them is answered."""
 
-    def on(part: str, event: str, handler: Handler, *inputs: Any) -> None:  # noqa: ANN401
-        compat.on(parts[part], event, handler, [session, *inputs], outputs)
+    def __init__(self, session: gr.State, parts: dict[str, Any]) -> None:
+        self.session = session
+        self.parts = parts
+        self.controls = [parts[name] for name in _CONTROLS]
+        self.pointed = [parts[name] for name in _POINTED]
+        self.outputs = [session, *(parts[name] for name in _ANSWERED)]
+
+    def on(self, part: str, event: str, handler: Handler, *inputs: Any) -> None:  # noqa: ANN401
+        compat.on(self.parts[part], event, handler, [self.session, *inputs], self.outputs)
+
+
+def _wire_top(page: gr.Blocks, actions: Actions, wiring: _Wiring) -> None:
+    parts, controls = wiring.parts, wiring.controls
 
     def refresh(key: str) -> list[Any]:
         return _answer(actions.refresh(key))
@@ -56,21 +85,46 @@ def _wire(page: gr.Blocks, actions: Actions, session: gr.State, parts: dict[str,
         name, _, *others = values
         return _answer(actions.change(key, Controls(name, "auto" if half else "keep", *others)))
 
-    def save(key: str, *values: Any) -> list[Any]:  # noqa: ANN401
-        return _answer(actions.save(key, Controls(*values)))
+    def save(request: gr.Request, key: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        return _answer(actions.save(key, Controls(*values), visitor_of(request)))
 
-    compat.on(page, "load", refresh, [session], outputs)
-    on("refresh", "click", refresh)
-    on("load", "click", load, parts["source"], *controls)
-    on("save", "click", save, *controls)
-    on("clear", "click", lambda key: _answer(actions.clear(key)))
-    on("cancel", "click", lambda key: _answer(actions.cancel(key)))
-    on("poll", "click", lambda key: _answer(actions.poll(key)))
-    on("half", "input", halve, parts["half"], *controls)
+    compat.on(page, "load", refresh, [wiring.session], wiring.outputs)
+    wiring.on("refresh", "click", refresh)
+    wiring.on("load", "click", load, parts["source"], *controls)
+    wiring.on("save", "click", save, *controls)
+    wiring.on("clear", "click", lambda key: _answer(actions.clear(key)))
+    wiring.on("cancel", "click", lambda key: _answer(actions.cancel(key)))
+    wiring.on("poll", "click", lambda key: _answer(actions.poll(key)))
+    wiring.on("half", "input", halve, parts["half"], *controls)
     for part in ("precision", "format", "keep_ema", "fix_clip", "drop_unknown"):
-        on(part, "input", change, *controls)
+        wiring.on(part, "input", change, *controls)
     for event in ("blur", "submit"):
-        on("name", event, change, *controls)
+        wiring.on("name", event, change, *controls)
+
+
+def _wire_advanced(actions: Actions, wiring: _Wiring) -> None:
+    editing, pointed, controls = actions.editing, wiring.pointed, wiring.controls
+    count = len(_POINTED)
+
+    def point(key: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        return _answer(editing.point(key, Pointed(*values)))
+
+    def bring_in(key: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        return _answer(editing.bring_in(key, Pointed(*values[:count]), Controls(*values[count:])))
+
+    def export(request: gr.Request, key: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        told = editing.export(key, Pointed(*values[:count]), Controls(*values[count:]), visitor_of(request))
+        return _answer(told)
+
+    def undo(key: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        return _answer(editing.undo(key, Controls(*values)))
+
+    for part in ("architecture", "class", "component"):
+        wiring.on(part, "input", point, *pointed)
+    wiring.on("import", "click", bring_in, *pointed, *controls)
+    wiring.on("export", "click", export, *pointed, *controls)
+    wiring.on("undo", "click", undo, *controls)
+    wiring.on("report", "click", lambda key: _answer(editing.report(key)))
 
 
 def _answer(answer: tuple[str, Updates]) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from lib_toolkit.edits.components import new_names
 from lib_toolkit.edits.precision import PRECISIONS
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.plan import SUFFIXES
@@ -19,7 +20,7 @@ def build(host: Host) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_id="model_toolkit_top", elem_classes=["model-toolkit-top"]):
         parts["source"] = gr.Dropdown(
-            [entry.label for entry in host.models()],
+            [*(entry.label for entry in host.models()), *new_names()],
             value=None,
             label="Source",
             allow_custom_value=compat.REFUSES_UNKNOWN_CHOICES,
@@ -37,6 +38,7 @@ def build(host: Host) -> dict[str, Any]:
             list(PRECISIONS),
             value=precision if precision in PRECISIONS else "auto",
             label="Precision",
+            allow_custom_value=compat.REFUSES_UNKNOWN_CHOICES,
             elem_id="model_toolkit_precision",
             scale=1,
             min_width=120,
@@ -45,6 +47,7 @@ def build(host: Host) -> dict[str, Any]:
             list(SUFFIXES),
             value=file_format if file_format in SUFFIXES else "safetensors",
             label="Format",
+            allow_custom_value=compat.REFUSES_UNKNOWN_CHOICES,
             elem_id="model_toolkit_format",
             scale=1,
             min_width=160,
@@ -54,6 +57,7 @@ def build(host: Host) -> dict[str, Any]:
     with gr.Row(elem_id="model_toolkit_state", elem_classes=["model-toolkit-state"]):
         with gr.Column(scale=8, min_width=240):
             parts["status"] = gr.HTML("", elem_id="model_toolkit_status")
+            parts["unsaved"] = gr.HTML("", elem_id="model_toolkit_unsaved")
             parts["progress"] = gr.HTML(IDLE, elem_id="model_toolkit_progress")
         parts["cancel"] = gr.Button("Cancel", interactive=False, elem_id="model_toolkit_cancel", scale=1, min_width=90)
     parts["poll"] = gr.Button("Ask", elem_id="model_toolkit_poll", elem_classes=["model-toolkit-hidden"])

@@ -5,30 +5,48 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lib_toolkit.edits.precision import PRECISIONS
-from lib_toolkit.edits.recipes import Wishes, plan_prune
-from lib_toolkit.edits.repair import PositionIds, position_ids
-from lib_toolkit.errors import FormatError, UsageError
-from lib_toolkit.formats import open_model
-from lib_toolkit.hosts.host import CHECKPOINT, COMPONENT, CONTROLNET, LORA, VAE, Entry
-from lib_toolkit.identify import Identification, identify
-from lib_toolkit.model import Model
+from lib_toolkit.edits.recipes import Wishes
+from lib_toolkit.edits.repair import PositionIds
+from lib_toolkit.errors import UsageError
+from lib_toolkit.hosts.host import CHECKPOINT, COMPONENT, CONTROLNET, EMBEDDING, HYPERNETWORK, LORA, UPSCALER, VAE
+from lib_toolkit.identify import Identification
 from lib_toolkit.plan import SUFFIXES
-from lib_toolkit.progress import Progress
-from lib_toolkit.reports.summary import Facts, Preview, facts_of, preview_of, saved_by_half
-from lib_toolkit.target import free_name
+from lib_toolkit.reports.html import EMPTY, Html
+from lib_toolkit.reports.summary import Facts, Preview
+from lib_toolkit.ui.drafts import Draft, Taken
 
-Stamp: TypeAlias = "tuple[int, int, int]"
-"""Size, time of change in ns, and inode: a file with the same stamp is taken for the same."""
+if TYPE_CHECKING:
+    from lib_toolkit.ui.measuring import Measured
+    from lib_toolkit.ui.reporting import Report
 
-Purpose: TypeAlias = Literal["load", "preview", "save"]
+AUTO = "auto"
+"""The choice of whatever component suits best."""
 
-FOLDER_KINDS = {"checkpoint": CHECKPOINT, "vae": VAE, "lora": LORA, "controlnet": CONTROLNET}
-"""Where models go by what they are; everything else goes to the components."""
+Purpose: TypeAlias = Literal["load", "preview", "import", "undo", "save", "export", "report"]
+
+LASTING: Mapping[Purpose, str] = {"save": "saved", "export": "exported", "report": "reported on"}
+"""Work that is not given up for another click, with the word for it."""
+
+_FOLDER_KINDS = {
+    "checkpoint": CHECKPOINT,
+    "vae": VAE,
+    "lora": LORA,
+    "controlnet": CONTROLNET,
+    "embedding": EMBEDDING,
+    "upscaler": UPSCALER,
+    "hypernetwork": HYPERNETWORK,
+}
+"""Where models go by what they are."""
+
+
+def folder_kind(kind: str) -> str:
+    """The kind of folder for models of a kind; what has none of its own goes to the components."""
+    return _FOLDER_KINDS.get(kind, COMPONENT)
 
 
 @dataclass(frozen=True)
@@ -56,27 +74,64 @@ class Controls:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that a session has looked at. The file is closed; ``stamp`` tells whether it is still the same."""
+    """What a session has looked at: the draft, and what it is with all of its edits. Its files are closed.
 
-    entry: Entry
-    stamp: Stamp
+    ``missing`` are the classes that it lacks, ``keeps_unknown`` tells that a save keeps the unknown tensors.
+    ``figures`` are those of the metric that are defined for it, with the bytes to be read for each.
+    """
+
+    draft: Draft
     found: Identification
     facts: Facts
     position_ids: tuple[PositionIds, ...]
     keeps_unknown: bool
+    missing: tuple[str, ...] = ()
+    figures: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.draft.name
 
     @property
     def folder_kind(self) -> str:
         """The kind of folder that a copy of it belongs in."""
-        return FOLDER_KINDS.get(self.found.kind, COMPONENT)
+        return CHECKPOINT if self.draft.is_new else folder_kind(self.found.kind)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether edits, or a new beginning, leave it without parts that it needs."""
+        return bool(self.missing) and (self.draft.is_new or bool(self.draft.edits))
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a load gives: the model and the preview of the first wishes."""
+    """What a look gives: the model, the preview of the first wishes, and the tree of its tensors. ``after`` is what
+    made it necessary; after an import ``told`` says what came in."""
 
     loaded: Loaded
     preview: Preview
+    tree: Html = EMPTY
+    after: Purpose = "load"
+    told: str = ""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the Advanced panel points at, each one of the choices that it offers; empty before a model is loaded."""
+
+    architecture: str = ""
+    cls: str = ""
+    component: str = AUTO
+    import_component: str = AUTO
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A finished report, and the file that it is of."""
+
+    report: Report
+    source: Taken
 
 
 @dataclass(frozen=True)
@@ -90,8 +145,12 @@ class Running:
 
 @dataclass
 class Session:
-    """One browser session. Whoever reads or changes it holds ``lock``. ``refusal`` is what a click was told while
-    a job ran, with the time until which the job's own progress line gives way to it."""
+    """One browser session. Whoever reads or changes it holds ``lock``.
+
+    ``saved`` is the draft that was saved last, ``asked`` what a second click is awaited for, ``aim`` what the Advanced
+    panel points at, ``measuring`` the job that computes the metric. ``refusal`` is what a click was told while a job
+    ran, with the time until which the job's own progress line gives way to it.
+    """
 
     wishes: Wishes = field(default_factory=Wishes)
     file_format: str = "safetensors"
@@ -99,6 +158,12 @@ class Session:
     proposed: str = ""
     loaded: Loaded | None = None
     preview: Preview | None = None
+    saved: Draft | None = None
+    asked: Hashable = None
+    aim: Aim = field(default_factory=Aim)
+    report: Reported | None = None
+    measured: Measured | None = None
+    measuring: str = ""
     running: Running | None = None
     stale: bool = False
     refusal: tuple[str, float] = ("", 0.0)
@@ -112,9 +177,22 @@ class Session:
 
     def forget(self) -> None:
         """Back to the state of a fresh session."""
-        self.loaded = self.preview = None
+        self.loaded = self.preview = self.saved = self.report = self.measured = None
+        self.asked = None
         self.name = self.proposed = ""
+        self.aim = Aim()
         self.stale = False
+
+    @property
+    def metric(self) -> Measured | None:
+        """The metric of what is loaded, where it is known."""
+        known = self.measured
+        return known if known is not None and self.loaded is not None and known.draft == self.loaded.draft else None
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was changed in memory that stands in no file yet."""
+        return self.loaded is not None and bool(self.loaded.draft.edits) and self.loaded.draft != self.saved
 
 
 class Workspace:
@@ -146,76 +224,3 @@ class Workspace:
         idle = [key for key in by_age if self._sessions[key].running is None]
         for key in (idle or by_age)[: max(0, len(by_age) - self._most + 1)]:
             del self._sessions[key]
-
-
-def stamp_of(path: Path) -> Stamp:
-    """What the file is now. Raises FormatError when it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        raise FormatError(
-            f"{path.name} is not there any more: it was moved, renamed or deleted; refresh the list."
-        ) from None
-    return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def check_unchanged(loaded: Loaded) -> None:
-    """Raise FormatError when the file is not the one that was loaded."""
-    if stamp_of(loaded.entry.path) != loaded.stamp:
-        raise FormatError(f"{loaded.entry.path.name} was changed since it was loaded; load it again.")
-
-
-def load(entry: Entry, wishes: Wishes, file_format: str, progress: Progress) -> Opened:
-    """Open a model, say what it is, and preview the wishes; the file is closed again."""
-    progress.start(f"opening {entry.path.name}", 0)
-    stamp = stamp_of(entry.path)
-    with open_model(entry.path) as model:
-        progress.start(f"identifying {entry.path.name}", 0)
-        found = identify(model)
-        progress.check()
-        unknown = {left.key for left in found.leftovers.unknown}
-        usual = plan_prune(model, found, Wishes("keep"))
-        loaded = Loaded(
-            entry,
-            stamp,
-            found,
-            facts_of(model),
-            position_ids(model, found),
-            keeps_unknown=any(key in usual.tensors for key in unknown),
-        )
-        progress.check()
-        preview = _preview(model, loaded, wishes, file_format)
-    check_unchanged(loaded)
-    return Opened(loaded, preview)
-
-
-def preview(loaded: Loaded, wishes: Wishes, file_format: str, progress: Progress) -> Preview:
-    """What a save with these wishes comes to. Raises FormatError when the file is not the one that was loaded."""
-    progress.start(f"planning {loaded.entry.path.name}", 0)
-    check_unchanged(loaded)
-    with open_model(loaded.entry.path) as model:
-        return _preview(model, loaded, wishes, file_format)
-
-
-def _preview(model: Model, loaded: Loaded, wishes: Wishes, file_format: str) -> Preview:
-    found = loaded.found
-    half_saves = saved_by_half(plan_prune(model, found, replace(wishes, precision="keep")), found)
-    return preview_of(model, found, plan_prune(model, found, wishes), file_format, half_saves)
-
-
-_WORDS = {"F16": "fp16", "BF16": "bf16", "F32": "fp32"}
-
-
-def propose_name(loaded: Loaded, preview: Preview, file_format: str, folder: Path) -> str:
-    """A name, without its ending, that says what was done and does not exist yet in the folder."""
-    stem, kind = loaded.entry.path.stem, ""
-    if stem.lower().endswith(".vae"):
-        stem, kind = stem[:-4], stem[-4:]  # name.vae.safetensors is how WebUIs tell VAEs
-    targets = {group.what.partition("→ ")[2] for group in preview.changed}
-    done = ["pruned"] if preview.dropped else []
-    done += [word for kind_of, word in _WORDS.items() if kind_of in targets]
-    if not done:
-        done = ["fixed" if preview.changed else "copy"]
-    ending = SUFFIXES[file_format]
-    free = free_name(folder, "-".join([stem, *done]) + kind, ending)
-    return free.name.removesuffix(ending)

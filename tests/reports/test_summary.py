@@ -122,7 +122,7 @@ def test_a_damaged_component_is_told_by_its_keys():
     del table[gone]
     _, found, *_ = shown(model_of(table))
     told = words(components_html(found))
-    assert "1 tensors of VAE-v1-Demo are missing" in told
+    assert "1 tensor of VAE-v1-Demo is missing" in told
     assert gone in told
 
 

@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from lib_toolkit.demo import make_demo
+from tests.conftest import PATIENCE
 from tests.ui.driving import Tab
+from tests.ui.story import prepare
 
 COPIED = (
     "Stable-diffusion/sd-demo-bloated.ckpt",
@@ -29,15 +31,20 @@ def served_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("served")
 
 
+def fill(folder, demo, names=COPIED):
+    """Fresh copies of some of the demo models, and nothing else."""
+    for item in folder.iterdir():
+        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(demo / name, folder / name)
+    return folder
+
+
 @pytest.fixture
 def models(demo, served_folder):
-    """The folder that the server serves, with fresh copies of some of the demo models and nothing else."""
-    for item in served_folder.iterdir():
-        shutil.rmtree(item) if item.is_dir() else item.unlink()
-    for name in COPIED:
-        (served_folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(demo / name, served_folder / name)
-    return served_folder
+    """The folder that the server serves."""
+    return fill(served_folder, demo)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +58,7 @@ def server(served_folder):
 @pytest.fixture(scope="session")
 def browser(chromium):
     context = chromium.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 
@@ -84,3 +91,13 @@ def open_tab(browser, server, models):
 @pytest.fixture
 def tab(open_tab):
     return open_tab()
+
+
+@pytest.fixture
+def story_models(demo, tmp_path):
+    """A models folder with what the story needs."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    fill(folder, demo, (*COPIED, "Stable-diffusion/sd-demo-wrong-vae.safetensors"))
+    prepare(folder)
+    return folder

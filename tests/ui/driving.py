@@ -28,7 +28,7 @@ class Tab:
 
     def wait_for(self, words, part="status"):
         """Wait until a part of the page says ``words``."""
-        expect(self.part(part)).to_contain_text(words, timeout=15_000)
+        expect(self.part(part)).to_contain_text(words)
 
     @property
     def status(self):

@@ -12,6 +12,8 @@ from lib_toolkit.hosts import StandaloneHost
 from lib_toolkit.jobs import Jobs
 from lib_toolkit.ui.actions import Actions
 from lib_toolkit.ui.workspace import Controls, Session, Workspace
+from tests.ui import clicking
+from tests.ui.clicking import files, settled
 
 VAE = "VAE/demo.vae.safetensors"
 BLOATED = "Stable-diffusion/sd-demo-bloated.ckpt"
@@ -28,27 +30,8 @@ def said(updates):
     return updates["status"]["value"]
 
 
-def settled(actions, answer):
-    """Poll as the page does until nothing runs; all answers together."""
-    key, updates = answer
-    merged = {part: dict(properties) for part, properties in updates.items()}
-    deadline = time.monotonic() + 20
-    while "data-model-toolkit-step" in merged.get("progress", {}).get("value", "") and time.monotonic() < deadline:
-        time.sleep(0.05)
-        key, updates = actions.poll(key)
-        for part, properties in updates.items():
-            merged.setdefault(part, {}).update(properties)
-    return key, merged
-
-
 def loaded(actions, name=VAE, controls=Controls()):  # noqa: B008
-    key, updates = settled(actions, actions.load(None, name, controls))
-    assert "nothing is changed on disk yet" in said(updates)
-    return key, updates
-
-
-def files(models):
-    return sorted(str(path.relative_to(models)) for path in models.rglob("*") if path.is_file())
+    return clicking.loaded(actions, name, controls)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from lib_toolkit.files import SourceFile
 from tests.ui.driving import read_checkpoint
+from tests.ui.story import pick
 
 BLOATED = "sd-demo-bloated.ckpt"
 
@@ -264,9 +265,12 @@ def test_text_from_files_is_shown_and_does_nothing(models, open_tab):
     assert "\\u202e\\x0a" in tab.part("identity").inner_text()
     assert tab.page.locator("#model_toolkit img[src=x]").count() == 0
     assert tab.page.title() != "owned"
-    tab.click("save")
-    tab.wait_for("cannot be a file name")
+    pick(tab.part("tabs"), "Advanced")
+    assert "\\u202e\\x0a" in tab.part("edits").inner_text()
+    tab.save()
+    assert "VAE/_img src=x" in "".join(files(models)), "the name that is proposed can be written"
     assert tab.page.locator("#model_toolkit img[src=x]").count() == 0
+    assert tab.page.title() != "owned"
 
 
 COLOURS = """() => {
