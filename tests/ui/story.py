@@ -344,7 +344,7 @@ def main() -> int:
     errors: list[str] = []
     with running_chromium(find_chromium()) as browser:
         context = browser.new_context(viewport={"width": 1400, "height": 1000})
-        context.on("weberror", lambda error: errors.append(str(error.error)))
+        context.on("weberror", lambda error: errors.append(getattr(error.error, "stack", None) or str(error.error)))
         begun = time.monotonic()
 
         def told(step, page):

@@ -11,6 +11,7 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import expect
 from safetensors import safe_open
 
 from lib_toolkit.hosts.settings import SETTINGS
@@ -96,20 +97,23 @@ def refused(tab, button, *words):
     tab.click(button)
     for word in words:
         tab.wait_for(word)
-    assert tab.part("status").locator("[role=alert]").count() == 1
+    expect(tab.part("status").locator("[role=alert]")).to_have_count(1)
 
 
 class Call:
     """What the page asks its server when a button is pressed, to be asked again past the page."""
 
     def __init__(self, tab, button):
-        with tab.page.expect_request(self._is_ours) as asked:
+        asked = []
+        tab.page.on("request", lambda request: asked.append(request) if self._is_ours(request) else None)
+        with tab.page.expect_request(self._is_ours):
             tab.click(button)
-        self.address, self.body = urlsplit(asked.value.url), asked.value.post_data_json
+        tab.page.wait_for_timeout(500)  # a field that loses the focus may speak first
+        self.address, self.body = urlsplit(asked[-1].url), asked[-1].post_data_json
 
     @staticmethod
     def _is_ours(request):
-        """The WebUI's own buttons send fewer values."""
+        """The WebUI's own buttons, and the question how a job goes, send fewer values."""
         return request.method == "POST" and "predict" in request.url and len(request.post_data_json["data"]) > 5
 
     def again(self, *changes, **headers):
@@ -167,6 +171,7 @@ def test_forged_values_open_and_write_nothing(webui, tab, models):
 def test_forged_names_write_nothing(tab, models, tmp_path):
     tab.load(VAE)
     tab.write_name("whole")
+    tab.wait_for("whole.safetensors", "saving")
     save = Call(tab, "save")
     tab.wait_for("Saved")
     advanced(tab)
@@ -368,7 +373,7 @@ def test_the_settings_page_explains_each_setting_and_the_tab_follows_it(browser,
         if box.is_checked() is not wanted:
             box.click()
         page.locator("#settings_submit").first.click()
-        page.locator("#settings_result").filter(has_text="1 settings changed").wait_for()
+        expect(page.locator("#settings_result").first).to_contain_text("1 settings changed")
 
     fix_clip(True)
     section = page.locator("#settings_model_toolkit").first.inner_text()
