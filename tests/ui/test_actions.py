@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from lib_toolkit import streaming
 from lib_toolkit.files import SourceFile
 from lib_toolkit.hosts import StandaloneHost
 from lib_toolkit.jobs import Jobs
@@ -42,6 +43,7 @@ def slow(monkeypatch):
         time.sleep(0.01 if len(out) > 100 else 0)
         usual(self, offset, out)
 
+    monkeypatch.setattr(streaming, "PIECE", 4096)  # else small tensors are read many at a time
     return lambda: monkeypatch.setattr(SourceFile, "read_at", read_at)
 
 

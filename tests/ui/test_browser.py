@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 from safetensors import safe_open
 
+from lib_toolkit import streaming
 from lib_toolkit.files import SourceFile
 from tests.ui.driving import read_checkpoint
 from tests.ui.story import pick
@@ -33,6 +34,7 @@ def slow_reads(monkeypatch):
         usual(self, offset, out)
 
     monkeypatch.setattr(SourceFile, "read_at", read_at)
+    monkeypatch.setattr(streaming, "PIECE", 4096)  # else small tensors are read many at a time
     return switch
 
 
