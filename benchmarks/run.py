@@ -17,6 +17,8 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import models  # noqa: E402
 from benchmarks.autoprune import many_files  # noqa: E402
+from benchmarks.compare import pair_of_models  # noqa: E402
+from benchmarks.matrix import set_of_models  # noqa: E402
 from lib_toolkit.architectures.registry import architecture  # noqa: E402
 
 
@@ -248,6 +250,12 @@ def memory_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
     ]
 
 
+def compare_row(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    """Two models that differ everywhere."""
+    model = models.dense_safetensors(folder / "half.safetensors", sizes.sd1, "F16")
+    return [Row(*pair_of_models(model, pairs, timed, yardstick))]
+
+
 ROWS = {
     "start": start_row,
     "inspect": inspect_rows,
@@ -256,6 +264,8 @@ ROWS = {
     "report": report_rows,
     "import": import_rows,
     "memory": memory_rows,
+    "compare": compare_row,
+    "matrix": lambda folder, pairs, sizes: [Row(*row) for row in timed(set_of_models(folder, sizes.sd1, pairs))],
     "autoprune": lambda folder, pairs, sizes: [Row(*row) for row in timed(many_files(folder, sizes != Sizes()))],
 }
 

@@ -146,7 +146,7 @@ class Gatherer:
         self._overflowed = self._vanished = 0
         self._largest = 0.0
         self.histogram: Histogram | None = None
-        self._counts_values = self._dtype.castable or self._dtype in _SMALL_FLOATS
+        self._counts_values = self._dtype.castable or self._dtype in SMALL_FLOATS
 
     def feed(self, data: memoryview, big_endian: bool = False) -> None:
         """The next bytes of the tensor."""
@@ -189,7 +189,7 @@ class Gatherer:
                 self._digest(raw, bits, overflowed, count)
                 self._take_sample(bits)
         else:
-            bits = _SMALL_FLOATS[self._dtype][raw]
+            bits = SMALL_FLOATS[self._dtype][raw]
             self._count_patterns(bits)
             self._digest(raw, None, False, count)
             self._take_sample(bits)
@@ -310,7 +310,7 @@ def _small_float_patterns(exponent_bits: int, bias: int, has_infinity: bool) -> 
     return bits
 
 
-_SMALL_FLOATS = {
+SMALL_FLOATS = {
     DType.F8_E4M3: _small_float_patterns(4, 7, has_infinity=False),
     DType.F8_E5M2: _small_float_patterns(5, 15, has_infinity=True),
 }

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from lib_toolkit import __version__
-from lib_toolkit.cli import autoprune, look, make, measure, parts, report, serve
+from lib_toolkit.cli import autoprune, compare, look, make, matrix, measure, parts, report, serve
 from lib_toolkit.cli.verbs import Parser
 from lib_toolkit.errors import CancelledError, ToolkitError
 from lib_toolkit.reports.plain import printable
@@ -85,5 +85,7 @@ def _parser() -> Parser:
     parts.add_verbs(verbs)
     report.add_verbs(verbs)
     autoprune.add_verbs(verbs)
+    compare.add_verbs(verbs)
+    matrix.add_verbs(verbs)
     serve.add_verbs(verbs)
     return parser

@@ -1,0 +1,122 @@
+"""What a sweep adds up: for each group of tensors and each pair of models the sums that all figures come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    import numpy.typing as npt
+
+    Floats: TypeAlias = npt.NDArray[np.float64]
+    Counts: TypeAlias = npt.NDArray[np.int64]
+
+PAIR_BYTES = 7 * 8
+"""Bytes that one pair of models takes in one group."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums by group and pair, shape (groups, models, models), or by group and model.
+
+    ``l1`` = Σ|a−b|, ``l2`` = Σ(a−b)², ``squares`` [g, a, b] = Σa² over what a and b were compared in. ``elements`` and
+    ``tensors`` were compared, ``changed`` and ``changed_tensors`` of them differ. ``rounding`` is the square of the
+    longest error that storing a model can have made, ``average`` Σ|a − average of the others| over
+    ``average_elements``. ``nan`` and ``infinite`` count by model alone.
+    """
+
+    l1: Floats
+    l2: Floats
+    squares: Floats
+    elements: Counts
+    tensors: Counts
+    changed: Counts
+    changed_tensors: Counts
+    rounding: Floats
+    average: Floats
+    average_elements: Counts
+    nan: Counts
+    infinite: Counts
+
+    @classmethod
+    def zeros(cls, groups: int, models: int) -> Sums:
+        """Nothing added yet."""
+        pairs, single = (groups, models, models), (groups, models)
+
+        def floats(shape: tuple[int, ...]) -> Floats:
+            return np.zeros(shape, dtype="<f8")
+
+        def counts(shape: tuple[int, ...]) -> Counts:
+            return np.zeros(shape, dtype="<i8")
+
+        return cls(
+            l1=floats(pairs),
+            l2=floats(pairs),
+            squares=floats(pairs),
+            elements=counts(pairs),
+            tensors=counts(pairs),
+            changed=counts(pairs),
+            changed_tensors=counts(pairs),
+            rounding=floats(single),
+            average=floats(single),
+            average_elements=counts(single),
+            nan=counts((models,)),
+            infinite=counts((models,)),
+        )
+
+    def arrays(self) -> dict[str, Floats | Counts]:
+        """Every array by its name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    def only(self, models: Sequence[int]) -> Sums:
+        """The sums of some of the models."""
+        kept = np.asarray(models, dtype=np.intp)
+        made = {}
+        for name, array in self.arrays().items():
+            if array.ndim == 3:
+                made[name] = array[:, kept[:, None], kept[None, :]]
+            else:
+                made[name] = array[..., kept]
+        return Sums(**made)  # type: ignore[arg-type]
+
+
+class RowSums:
+    """The sums of one tensor, as ``count`` models have it, block after block."""
+
+    def __init__(self, count: int) -> None:
+        self.l1: Floats = np.zeros((count, count))
+        self.l2: Floats = np.zeros((count, count))
+        self.changed: Counts = np.zeros((count, count), dtype="<i8")
+        self.squares: Floats = np.zeros(count)
+        self.average: Floats = np.zeros(count)
+        self.average_elements: Counts = np.zeros(count, dtype="<i8")
+        self.nan: Counts = np.zeros(count, dtype="<i8")
+        self.infinite: Counts = np.zeros(count, dtype="<i8")
+        self.bits = [0] * count
+
+    def into(
+        self, sums: Sums, groups: Sequence[int], places: Sequence[int], elements: int, rounding: Floats, readable: bool
+    ) -> None:
+        """Add the row to its groups. What cannot be read as numbers counts as compared where it is equal."""
+        at = np.asarray(places, dtype=np.intp)
+        square = np.ix_(at, at)
+        compared = np.ones(self.l1.shape, dtype=bool) if readable else self.changed == 0
+        for group in groups:
+            sums.l1[group][square] += self.l1
+            sums.l2[group][square] += self.l2
+            sums.squares[group][square] += np.where(compared, self.squares[:, None], 0.0)
+            sums.elements[group][square] += np.where(compared, elements, 0)
+            sums.tensors[group][square] += compared
+            if readable:
+                sums.changed[group][square] += self.changed
+                sums.changed_tensors[group][square] += self.changed > 0
+            sums.rounding[group][at] += rounding
+            sums.average[group][at] += self.average
+            sums.average_elements[group][at] += self.average_elements
+        sums.nan[at] += self.nan
+        sums.infinite[at] += self.infinite
