@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -72,7 +72,13 @@ def pick(scope, title):
 
 def enter(page, address) -> Tab:
     """Open the address and come to the tab, which a WebUI shows among others."""
-    page.goto(address)
+    try:
+        page.goto(address)
+    except Error as error:
+        # After Reload UI the WebUI's own page loads itself again, which may abort ours.
+        if "ERR_ABORTED" not in str(error):
+            raise
+        page.goto(address)
     page.wait_for_selector("#tabs, #model_toolkit", state="attached", timeout=PATIENCE)
     if page.locator("#tabs").count():
         pick(page.locator("#tabs").first, "Toolkit")
