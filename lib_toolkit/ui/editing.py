@@ -71,6 +71,9 @@ class Editing:
                 _text(pointed.component),
                 _text(pointed.import_component),
             )
+            if wanted == session.aim:
+                # Gradio 6 tells of a choice once more when the dropdown is left; a name typed since then must stay.
+                return {}
             session.aim = aimed(session.loaded, wanted)
             return advanced_panel.aim(self._desk.host, session)
 

@@ -48,8 +48,11 @@ def load_module(path):
 
 
 def hide_extension() -> None:
-    """Take our package off ``sys.path``: a host finds it only by what it does to that list itself."""
-    sys.path[:] = [entry for entry in sys.path if not (Path(entry or ".") / "lib_toolkit").is_dir()]
+    """Take our package off ``sys.path``: a host finds it only by what it does to that list itself.
+
+    An editable installation leaves a folder of that name, with nothing but assets in it, beside everybody's packages.
+    """
+    sys.path[:] = [entry for entry in sys.path if not (Path(entry or ".") / "lib_toolkit" / "__init__.py").is_file()]
 
 
 def report(what: str) -> None:

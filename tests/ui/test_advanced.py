@@ -174,6 +174,8 @@ def test_exported_names_are_proposed_checked_and_never_overwritten(actions, mode
     _, updates = actions.editing.point(key, pointed("UNET-v1-Demo", own="UNET-v1-Demo-EMA"))
     assert updates["component"]["choices"] == ["auto", "UNET-v1-Demo", "UNET-v1-Demo-EMA"]
     assert updates["export_name"]["value"] == "sd-demo-bloated-ema.unet"
+    told_again = actions.editing.point(key, pointed("UNET-v1-Demo", own="UNET-v1-Demo-EMA"))
+    assert told_again == (key, {}), "a name that was typed meanwhile stays"
     before = files(models)
     for name in ("../x", "", "con", "a/b", "x.ckpt", "y" * 300, "demo.vae"):
         updates = export(actions, key, "VAE-v1-Demo", name)
