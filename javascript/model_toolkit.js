@@ -214,16 +214,17 @@
         }
     });
 
-    // A report in a page of its own. The page opens within the click, so that it is no pop-up, and is then filled
-    // from the file that the tab offers for download.
+    // A report or a comparison in a page of its own. The page opens within the click, so that it is no pop-up, and is
+    // then filled from the file that the tab offers for download in the part that the button names.
 
     async function openReport(button) {
         const told = button.parentElement.querySelector("[role=status]");
-        const link = own("#model_toolkit_report_html a[href]");
+        const part = button.getAttribute("data-model-toolkit-open") || "report_html";
+        const link = own(`#model_toolkit_${CSS.escape(part)} a[href]`);
         const opened = link ? window.open("", "_blank") : null;
         if (!opened) {
-            told.textContent = link ? "The browser does not allow new pages here; allow pop-ups, or download the report."
-                : "There is no report yet.";
+            told.textContent = link ? "The browser does not allow new pages here; allow pop-ups, or download the page."
+                : "There is nothing to open yet.";
             return;
         }
         opened.opener = null;
@@ -241,7 +242,7 @@
             opened.location.replace(address);
         } catch {
             opened.close();
-            told.textContent = "The report is not there any more; make it again.";
+            told.textContent = "The page is not there any more; make it again.";
         }
     }
 

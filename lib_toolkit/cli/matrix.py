@@ -48,6 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     from lib_toolkit.analysis.matrix.state import forget
     from lib_toolkit.analysis.matrix.whole import measure_set
     from lib_toolkit.cli.terminal import progress_line
+    from lib_toolkit.reports.matrix_files import matrix_files
     from lib_toolkit.reports.matrix_sentences import merge_sentences, summary
     from lib_toolkit.reports.plain import printable
 
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
             with suppress(OSError):
                 folder.rmdir()  # as long as nothing is kept in it
         raise
-    made = _results(result, metrics, drawn, folder.resolve().name or "set")
+    made = matrix_files(result, metrics, drawn, folder.resolve().name or "set")
     if options.compat_png:
         made |= _published(result, compat, folder.resolve().name or "set")
     targets = {folder / name: data for name, data in made.items()}
@@ -145,30 +146,6 @@ def _check(options: argparse.Namespace, folder: Path) -> None:
     if options.compat_json is not None:
         files = [path for path in options.files if path.is_file()]
         check_target(Path(options.compat_json), 0, tuple(files), options.force)
-
-
-def _results(result: SetResult, metrics: Sequence[str], drawn: bool, title: str) -> dict[str, bytes]:
-    """Every file of the folder by its name."""
-    from lib_toolkit.reports.matrix_csv import matrix_csv
-    from lib_toolkit.reports.matrix_html import matrix_html
-    from lib_toolkit.reports.matrix_json import matrix_text
-
-    names = [member.name for member in result.members]
-    made = {
-        "matrix.json": matrix_text(result, metrics).encode("utf-8", "replace"),
-        "matrix.html": matrix_html(result, metrics, title).encode("utf-8", "replace"),
-    }
-    for group in (result.total, *result.components):
-        name = group.group.id.replace("#", "-")
-        for metric in metrics:
-            made[f"{name}-{metric}.csv"] = matrix_csv(group, metric, names).encode("utf-8", "replace")
-    if drawn:
-        from lib_toolkit.reports.matrix_png import pictures
-
-        for group in result.components:
-            name = group.group.id.replace("#", "-")
-            made |= {f"{name}-{kind}.png": data for kind, data in pictures(group, names).items()}
-    return made
 
 
 def _published(result: SetResult, metric: str, title: str) -> dict[str, bytes]:

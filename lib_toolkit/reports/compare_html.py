@@ -94,12 +94,18 @@ def _side(comparison: Comparison, place: int) -> Html:
 
 
 def unet_section(comparison: Comparison) -> Html:
-    """The U of A, blocks tinted by how much they changed, and the same as a table; nothing without a UNet in both."""
+    """The U of A, and its blocks as a table; nothing without a UNet in both."""
+    return join(unet_parts(comparison))
+
+
+def unet_parts(comparison: Comparison) -> tuple[Html, Html]:
+    """The U of A, blocks tinted by how much they changed, and the same as a table; both empty without a UNet in
+    both."""
     component = next((one for one in comparison.components if one.id == "unet"), None)
     match = component.matches[A] if component is not None else None
     groups = [group for group in comparison.by_block() if group.component == "unet"]
     if match is None or not groups:
-        return EMPTY
+        return EMPTY, EMPTY
     relative = {group.name: group.measures.relative or 0.0 for group in groups}
     captions = {group.name: _caption(group) for group in groups}
     overlay = Overlay("‖A−B‖ / ‖A‖", relative, captions)
@@ -118,7 +124,7 @@ def unet_section(comparison: Comparison) -> Html:
         for group in groups
     ]
     head = ("Block", "Made of", "Parameters", "‖A−B‖ / ‖A‖", "Changed elements", "Changed tensors")
-    return join([picture, table(head, rows, frozenset({2, 3, 4, 5}))])
+    return picture, table(head, rows, frozenset({2, 3, 4, 5}))
 
 
 def _caption(group: Group) -> str:

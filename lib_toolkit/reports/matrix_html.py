@@ -220,7 +220,7 @@ def _family(component: GroupResult, family: Sequence[int], names: Sequence[str],
             _folded("Dendrogram (average linkage)", len(family), dendrogram_svg(own, joins)),
             _folded("Minimum spanning tree", len(family), tree_svg(own, tree, apart)),
             _folded(f"Distances to the first, {own[0]}", len(family), line),
-            _folded("Nearest neighbours", len(family), _nearest(component, family, names)),
+            _folded("Nearest neighbours", len(family), nearest_table(component, family, names)),
         ]
     )
 
@@ -235,7 +235,8 @@ def _fidelity(stress: float) -> str:
     )
 
 
-def _nearest(component: GroupResult, family: Sequence[int], names: Sequence[str]) -> Html:
+def nearest_table(component: GroupResult, family: Sequence[int], names: Sequence[str]) -> Html:
+    """For each model of a family its nearest other one."""
     inside = set(family)
     rows = [
         (

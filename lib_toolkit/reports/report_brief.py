@@ -31,6 +31,7 @@ def brief_html(report: Report) -> Html:
         tag("p", " ".join(others)) if others else EMPTY,
         _findings(report),
         _figures(figures) if figures else EMPTY,
+        tag("p", "How this model differs from another one, and where, is said under Compare."),
         class_="model-toolkit-report",
     )
 

@@ -42,6 +42,9 @@ from lib_toolkit.reports.summary import Facts, facts_of
 _SHORT, _LONGEST = 120, 20_000
 _LISTED = 200
 
+COMPARE = Html("the Compare panel of the tab says it, and so does <code>model-toolkit compare</code>.")
+"""Where a report leads those who want to know more than one file can tell."""
+
 
 def report_html(report: Report) -> str:
     """The whole page. Raises ToolkitError when the installation lacks the page's own style or script."""
@@ -55,7 +58,9 @@ def report_html(report: Report) -> str:
             tag("nav", *navigation, aria_label="Sections"),
             tag("main", *parts),
             tag(
-                "footer", f"Made by Model Toolkit {__version__}. This page asks nobody for anything: it works offline."
+                "footer",
+                tag("p", "How this model differs from another one, and where: ", COMPARE),
+                f"Made by Model Toolkit {__version__}. This page asks nobody for anything: it works offline.",
             ),
             tag("div", id="said", role="status", class_="unseen"),
             _data(report),

@@ -16,6 +16,7 @@ from lib_toolkit.reports.memory import edit_title
 from lib_toolkit.reports.numbers import counted
 from lib_toolkit.reports.summary import Preview
 from lib_toolkit.ui import advanced_panel, looking, panel, saving, screen
+from lib_toolkit.ui.compare_actions import Comparing
 from lib_toolkit.ui.desk import Desk, empty, first_wishes
 from lib_toolkit.ui.drafts import Draft, take
 from lib_toolkit.ui.editing import Editing
@@ -25,7 +26,8 @@ from lib_toolkit.ui.workspace import Aim, Controls, Opened, Session, Workspace
 
 
 class Actions:
-    """The tab's behaviour for one host; ``editing`` is that of the Advanced panel.
+    """The tab's behaviour for one host; ``editing`` and ``comparing`` are those of the Advanced and the
+    Compare panel.
 
     Methods return the session's key and the changes of the page.
     """
@@ -34,6 +36,7 @@ class Actions:
         self.host = host
         self.desk = Desk(host, jobs, sessions)
         self.editing = Editing(self.desk)
+        self.comparing = Comparing(self.desk)
         self.desk.hands_to(Opened, self._take_opened)
         self.desk.hands_to(Preview, self._take_preview)
         self.desk.hands_to(Saved, self._take_saved)

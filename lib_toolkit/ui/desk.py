@@ -37,6 +37,7 @@ _DOING: dict[Purpose, str] = {
     "save": "Saving",
     "export": "Exporting",
     "report": "Reporting on",
+    "compare": "Comparing",
 }
 """What is said while a job runs, before what it works on."""
 
@@ -52,10 +53,15 @@ class Desk:
         self.jobs = jobs
         self.sessions = sessions or Workspace()
         self._takers: dict[type, Taker] = {}
+        self._lists: list[Callable[[Host], Updates]] = []
 
     def hands_to(self, result: type, taker: Taker) -> None:
         """Give every job's result of this type to ``taker``."""
         self._takers[result] = taker
+
+    def lists(self, choices: Callable[[Host], Updates]) -> None:
+        """Renew these choices too whenever the models are listed again."""
+        self._lists.append(choices)
 
     def labels(self, new: bool = False) -> list[str]:
         """The models to choose from, with ``new`` what can be begun anew behind them."""
@@ -64,7 +70,8 @@ class Desk:
     def choices(self) -> Updates:
         """The models to choose from, as they are on disk now."""
         labels = self.labels()
-        return {"source": {"choices": [*labels, *new_names()]}, "import_source": {"choices": labels}}
+        own: Updates = {"source": {"choices": [*labels, *new_names()]}, "import_source": {"choices": labels}}
+        return merge(own, *(listed(self.host) for listed in self._lists))
 
     def answer(self, key: str | None, action: Callable[[Session], Updates]) -> tuple[str, Updates]:
         """Run an action on the session of a key; an error is said in the status line."""

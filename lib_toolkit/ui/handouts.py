@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,8 @@ class Handouts:
         self._sets: list[_Set] = []
         self._lock = threading.Lock()
 
-    def add(self, files: dict[str, str]) -> tuple[Path, ...]:
-        """Write texts under their names (as ``safe_output_name`` gives them) and return where they are.
+    def add(self, files: Mapping[str, str | bytes]) -> tuple[Path, ...]:
+        """Write texts and bytes under their names (as ``safe_output_name`` gives them) and return where they are.
 
         Raises TargetError when they cannot be written; nothing of them is then left.
         """
@@ -99,8 +100,8 @@ class Handouts:
             shutil.rmtree(self._sets.pop(0).folder, ignore_errors=True)
 
 
-def _written(path: Path, content: str) -> Path:
-    path.write_text(content, encoding="utf-8", newline="\n")
+def _written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
     return path
 
 

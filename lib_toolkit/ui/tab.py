@@ -9,7 +9,7 @@ import gradio as gr
 
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.jobs import Jobs
-from lib_toolkit.ui import advanced, basic, compat, toprow
+from lib_toolkit.ui import advanced, basic, compare, compat, toprow
 from lib_toolkit.ui.actions import Actions
 from lib_toolkit.ui.editing import Pointed
 from lib_toolkit.ui.screen import Updates
@@ -31,6 +31,8 @@ _ANSWERED = (
     *("architecture", "class", "component", "import_source", "import_component", "export_name"),
     *("import", "export", "undo", "edits", "details", "tensors"),
     *("report", "report_view", "report_open", "report_html", "report_json"),
+    *("compare_a", "compare_b", "compare_set", "compare_view", "compare_open"),
+    *("compare_html", "compare_json", "compare_more"),
 )
 """The parts of the page that an answer may change."""
 
@@ -49,9 +51,12 @@ def build(host: Host, jobs: Jobs | None = None, sessions: Workspace | None = Non
                 parts |= basic.build()
             with compat.tab("Advanced", "model_toolkit_tab_advanced"):
                 parts |= advanced.build(host)
+            with compat.tab("Compare", "model_toolkit_tab_compare"):
+                parts |= compare.build(host)
         wiring = _Wiring(session, parts)
         _wire_top(page, actions, wiring)
         _wire_advanced(actions, wiring)
+        _wire_compare(actions, wiring)
     return page
 
 
@@ -125,6 +130,21 @@ def _wire_advanced(actions: Actions, wiring: _Wiring) -> None:
     wiring.on("export", "click", export, *pointed, *controls)
     wiring.on("undo", "click", undo, *controls)
     wiring.on("report", "click", lambda key: _answer(editing.report(key)))
+
+
+def _wire_compare(actions: Actions, wiring: _Wiring) -> None:
+    parts, comparing = wiring.parts, actions.comparing
+    metrics = parts["compare_metrics"]
+
+    def pair(key: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        return _answer(comparing.pair(key, *values))
+
+    def several(key: str, *values: Any) -> list[Any]:  # noqa: ANN401
+        return _answer(comparing.several(key, *values))
+
+    sides = (parts["compare_a"], parts["compare_b"])
+    wiring.on("compare_pair", "click", pair, *sides, metrics, parts["compare_at_lower"])
+    wiring.on("compare_several", "click", several, parts["compare_set"], metrics)
 
 
 def _answer(answer: tuple[str, Updates]) -> list[Any]:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 AUTO = "auto"
 """The choice of whatever component suits best."""
 
-Purpose: TypeAlias = Literal["load", "preview", "import", "undo", "save", "export", "report"]
+Purpose: TypeAlias = Literal["load", "preview", "import", "undo", "save", "export", "report", "compare"]
 
-LASTING: Mapping[Purpose, str] = {"save": "saved", "export": "exported", "report": "reported on"}
+LASTING: Mapping[Purpose, str] = {"save": "saved", "export": "exported", "report": "reported on", "compare": "compared"}
 """Work that is not given up for another click, with the word for it."""
 
 _FOLDER_KINDS = {

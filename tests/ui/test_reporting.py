@@ -99,6 +99,15 @@ def test_handouts_are_limited_in_number_and_size():
     assert not larger.exists()
 
 
+def test_handouts_are_kept_to_the_byte():
+    kept = Handouts()
+    words, picture = kept.add({"a.html": "a\nb\udc80", "b.png": b"\x89PNG\r\n\x1a\n\xff"})
+    assert words.read_bytes() == b"a\nb?"
+    assert picture.read_bytes() == b"\x89PNG\r\n\x1a\n\xff"
+    assert kept.holds(picture)
+    kept.close()
+
+
 def test_handouts_grow_old(monkeypatch):
     kept = Handouts(seconds=60)
     (old,) = kept.add({"a.html": "old"})
