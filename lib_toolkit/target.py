@@ -110,25 +110,36 @@ def check_target(
         if not force:
             raise TargetError(f"{path} exists already; choose another name, or allow replacing it (force).")
         path = path.resolve()
-    _check_folder(path.parent, size)
+    _check_folder(path, size)
     return path
 
 
-def _check_folder(folder: Path, size: int) -> None:
+def _check_folder(path: Path, size: int) -> None:
+    folder = path.parent
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise TargetError(f"The folder {folder} cannot be used: {error}.") from None
+        raise TargetError(
+            f"{path} cannot be written: its folder cannot be used ({error}); mend it, or choose another one."
+        ) from None
     if free < size + _ROOM:
         raise TargetError(
-            f"{folder} has {free:,} bytes free, the new file takes {size:,}; make room, or choose another disk."
+            f"{path} takes {size:,} bytes, and its folder has {free:,} free; make room, or choose another disk."
         )
     probe = folder / _temporary_name()
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         probe.unlink(missing_ok=True)  # another process may have taken it for one that a killed writer left
     except OSError as error:
-        raise TargetError(f"Nothing can be written to {folder}: {error.strerror}; choose another folder.") from None
+        raise _closed(path, error) from None
+
+
+def _closed(path: Path, error: OSError) -> TargetError:
+    """What to say where no file can be made."""
+    return TargetError(
+        f"{path} cannot be written: its folder takes no files ({error.strerror}); give it the rights, or choose "
+        "another one."
+    )
 
 
 def _same_file(path: Path, source: Path) -> bool:
@@ -156,9 +167,7 @@ class TemporaryFile:
         try:
             self.path, self._fd = self._create(flags)
         except OSError as error:
-            raise TargetError(
-                f"Nothing can be written to {final.parent}: {error.strerror}; choose another folder."
-            ) from None
+            raise _closed(final, error) from None
         _mine.add(self.path.name)
         self._open = True
         self._exists = True

@@ -180,6 +180,7 @@ def test_bad_names_are_refused_with_the_way_out(tab, models):
         assert tab.page.locator("#model_toolkit_status [role=alert]").count() == 1
     assert files(models) == before
     tab.write_name("good")
+    tab.wait_for("good.safetensors", "saving")  # Gradio drops clicks while an answer is awaited
     tab.save()
     assert "VAE/good.safetensors" in files(models)
     tab.save("exists already")
