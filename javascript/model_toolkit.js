@@ -18,7 +18,7 @@
         before.stop();
     }
     const ending = new AbortController();
-    const memory = before ? before.memory : { saved: "", pages: [] };
+    const memory = before ? before.memory : { saved: [], pages: [] };
     let asked = "";
     let askedAt = 0;
 
@@ -33,19 +33,21 @@
         return found && found.closest("#model_toolkit") ? found : null;
     }
 
-    // Asking how a job goes. The server puts a mark with a step number into the progress area while a job runs, and
-    // a new number with each answer. Clicking the hidden button sends the next question: no queue, no generator.
+    // Asking how jobs go. The server puts a mark with a step number beside the bar of a job while it runs, and a new
+    // number with each answer. Clicking the hidden button sends the next question: no queue, no generator.
 
     function ask() {
-        const mark = page().querySelector("#model_toolkit_progress [data-model-toolkit-step]");
-        if (!mark) {
+        const marks = Array.from(page().querySelectorAll("#model_toolkit [data-model-toolkit-step]"));
+        if (!marks.length) {
             asked = "";
             return;
         }
-        const step = mark.getAttribute("data-model-toolkit-step");
+        const step = marks.map((mark) => mark.getAttribute("data-model-toolkit-step")).join(" ");
+        // What may go on for hours says how often it wants to be asked.
+        const pause = Math.min(...marks.map((mark) => Number(mark.getAttribute("data-model-toolkit-every"))));
         const now = Date.now();
         // One question at a time; a lost answer must not stop the asking for good.
-        if (step === asked && now - askedAt < PATIENCE) {
+        if (now - askedAt < (step === asked ? PATIENCE : pause)) {
             return;
         }
         const button = page().querySelector("#model_toolkit_poll");
@@ -59,13 +61,11 @@
     // After a save the host's own refresh buttons are pressed, once for each save.
 
     function refresh() {
-        const mark = own("[data-model-toolkit-saved]");
-        const saved = mark ? mark.getAttribute("data-model-toolkit-saved") : "";
-        if (saved === memory.saved) {
-            return;
-        }
+        const marks = Array.from(page().querySelectorAll("#model_toolkit [data-model-toolkit-saved]"));
+        const saved = marks.map((mark) => mark.getAttribute("data-model-toolkit-saved"));
+        const fresh = saved.some((mark) => !memory.saved.includes(mark));
         memory.saved = saved;
-        if (saved) {
+        if (fresh) {
             for (const id of REFRESHERS) {
                 page().querySelector(`#${id}`)?.click();
             }

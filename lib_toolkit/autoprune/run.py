@@ -134,6 +134,10 @@ class _Session:
             if not ready and not begun:
                 self._tell_once((*seen.aside, *changing))
                 return self._ended("done")
+        if not (ready or begun or seen.aside or changing):
+            # Nothing to tell of; what the journal last told stays the last run.
+            remove_temporaries(self.policy, self.drop, seen, ())
+            return self._ended("done")
         journals.rotate(self.drop)
         journal = Journal(self.drop, self._id)
         try:

@@ -138,6 +138,12 @@ def step_of(table: Mapping[str, object]) -> Step:
     )
 
 
+def run_of(table: Mapping[str, object], steps: tuple[Step, ...] = ()) -> Run:
+    """The run of its JSON form, without its steps, and these steps."""
+    texts = {name: _text(table.get(name)) for name in ("id", "state", "began", "ended", "reason")}
+    return Run(**texts, steps=steps)
+
+
 _TEXTS = ("file", "outcome", "time", "reason", "architecture", "kind", "target", "source")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -66,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
 
     policy = _policy(options)
     with progress_line() as progress:
-        return _work(policy, options, progress, _json_line if options.json else _text)
+        return _work(policy, options, progress, _print if options.json else None)
 
 
 def _policy(options: argparse.Namespace) -> Policy:
@@ -86,21 +87,38 @@ def _as_child(options: argparse.Namespace) -> int:
     policy = read_policy()
     lower_priority()
     with asked_to_stop() as stopped:
-        return _work(policy, options, Progress(_ProgressLines(), stopped), _json_line)
+        return _work(policy, options, Progress(_ProgressLines(), stopped), _tell)
 
 
-def _work(policy: Policy, options: argparse.Namespace, progress: Progress, report: Callable[[Step], None]) -> int:
+def _tell(table: object) -> None:
+    """A line for the starter. When that one has gone, the run ends by ``asked_to_stop``, not in the midst of a step."""
+    try:
+        _print(table)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _work(
+    policy: Policy, options: argparse.Namespace, progress: Progress, tell: Callable[[dict[str, object]], None] | None
+) -> int:
+    """``tell`` gets each step, and the run, in their JSON form; None for text."""
     from lib_toolkit.autoprune import run_once, watch
     from lib_toolkit.autoprune.steps import POSTPONED
     from lib_toolkit.autoprune.telling import summary
 
+    def report(step: Step) -> None:
+        if tell is None:
+            _text(step)
+        else:
+            tell(step.as_json())
+
     if options.watch is not None:
         watch(policy, options.watch, progress, report)
     run = run_once(policy, progress, report, dry=options.dry_run)
-    if report is _json_line:
-        _print(run.as_json())
-    else:
+    if tell is None:
         print(summary(run))
+    else:
+        tell(run.as_json())
     return _BAD if run.counts.get(POSTPONED) else _OK
 
 
@@ -110,10 +128,6 @@ def _text(step: Step) -> None:
 
     if step.outcome != BEGUN:
         print(sentence(step), flush=True)
-
-
-def _json_line(step: Step) -> None:
-    _print(step.as_json())
 
 
 def _print(table: object) -> None:
@@ -131,4 +145,4 @@ class _ProgressLines:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _PROGRESS_EVERY
             told = {"phase": status.phase, "done": status.done, "total": status.total}
-            _print({"progress": {**told, "speed": status.speed, "left": status.left}})
+            _tell({"progress": {**told, "speed": status.speed, "left": status.left}})

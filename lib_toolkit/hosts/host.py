@@ -84,6 +84,10 @@ class Entry:
     kind: str
 
 
+def nothing() -> None:
+    """What is called where nobody waits for it."""
+
+
 class Host(Protocol):
     """The program around the tab: where models are, where results go, what must not be touched."""
 
@@ -127,8 +131,21 @@ class Host(Protocol):
         """Whether the host has this file loaded, so that it may never be replaced."""
         ...
 
-    def register(self, build: Callable[[], object]) -> None:
-        """Show the tab that ``build`` makes, when the host puts its page together."""
+    @property
+    def settings_place(self) -> str:
+        """Where the user changes settings, in words."""
+        ...
+
+    def register(
+        self,
+        build: Callable[[], object],
+        started: Callable[[], None] = nothing,
+        ended: Callable[[], None] = nothing,
+    ) -> None:
+        """Show the tab that ``build`` makes, when the host puts its page together.
+
+        ``started`` is called each time that the page is up, ``ended`` before the host lets go of it (Reload UI).
+        """
         ...
 
 

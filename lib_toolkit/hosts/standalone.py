@@ -27,6 +27,7 @@ from lib_toolkit.hosts.host import (
     VAE,
     Entry,
     Visitor,
+    nothing,
 )
 from lib_toolkit.hosts.listing import Place
 from lib_toolkit.hosts.settings import Value, read_from
@@ -58,6 +59,8 @@ class StandaloneHost:
         self._root = models_dir.resolve()
         self._settings = _read_settings(self._root / SETTINGS_FILE)
         self.build: Callable[[], object] | None = None
+        self.started: Callable[[], None] = nothing
+        self.ended: Callable[[], None] = nothing
 
     @property
     def name(self) -> str:
@@ -97,9 +100,18 @@ class StandaloneHost:
     def in_use(self, path: Path) -> bool:
         return False
 
-    def register(self, build: Callable[[], object]) -> None:
-        """Remember ``build``: the server shows it as its only page."""
-        self.build = build
+    @property
+    def settings_place(self) -> str:
+        return f"{SETTINGS_FILE} in the models folder"
+
+    def register(
+        self,
+        build: Callable[[], object],
+        started: Callable[[], None] = nothing,
+        ended: Callable[[], None] = nothing,
+    ) -> None:
+        """Remember them: the server shows what ``build`` makes as its only page, and calls the others."""
+        self.build, self.started, self.ended = build, started, ended
 
     def _place(self, kind: str) -> Place:
         return Place(self.output_folder(kind), kind, FOLDERS[kind])

@@ -37,6 +37,7 @@ from lib_toolkit.hosts.host import (
     VAE,
     Entry,
     Visitor,
+    nothing,
 )
 from lib_toolkit.hosts.listing import Place
 from lib_toolkit.hosts.settings import SETTINGS, Setting, Value, value_or
@@ -159,13 +160,28 @@ class WebuiHost:
         next, is this file. The WebUI's ``shared.sd_model`` is never touched: reading it loads a model."""
         return any(_same_file(path, used) for used in (*_loaded_checkpoints(), *_loaded_parts(), *_loaded_loras()))
 
-    def register(self, build: Callable[[], object]) -> None:
+    @property
+    def settings_place(self) -> str:
+        return f"Settings → {SECTION[1]}"
+
+    def register(
+        self,
+        build: Callable[[], object],
+        started: Callable[[], None] = nothing,
+        ended: Callable[[], None] = nothing,
+    ) -> None:
         """Show the tab, and our section on the settings page. Once per load of the scripts, however often called."""
         callbacks = _module("script_callbacks")
         for function in self._registered:
             _call(callbacks, "remove_callbacks_for_function", function)
-        self._registered = [_settings_callback, lambda: [(build(), TITLE, ELEMENT)]]
-        for name, function in zip(("on_ui_settings", "on_ui_tabs"), self._registered, strict=True):
+        wanted: dict[str, Callable[..., object]] = {
+            "on_ui_settings": _settings_callback,
+            "on_ui_tabs": lambda: [(build(), TITLE, ELEMENT)],
+            "on_app_started": lambda *page: started(),
+            "on_script_unloaded": ended,
+        }
+        self._registered = list(wanted.values())
+        for name, function in wanted.items():
             add = getattr(callbacks, name)
             if "name" in inspect.signature(add).parameters:  # Forge Classic and SD.Next know no names
                 add(function, name=ELEMENT)

@@ -16,27 +16,30 @@ from lib_toolkit.reports.memory import edit_title
 from lib_toolkit.reports.numbers import counted
 from lib_toolkit.reports.summary import Preview
 from lib_toolkit.ui import advanced_panel, looking, panel, saving, screen
+from lib_toolkit.ui.autoprune_actions import Autopruning
 from lib_toolkit.ui.compare_actions import Comparing
 from lib_toolkit.ui.desk import Desk, empty, first_wishes
 from lib_toolkit.ui.drafts import Draft, take
 from lib_toolkit.ui.editing import Editing
+from lib_toolkit.ui.pruner import Pruner
 from lib_toolkit.ui.saving import Saved
 from lib_toolkit.ui.screen import Updates, merge
 from lib_toolkit.ui.workspace import Aim, Controls, Opened, Session, Workspace
 
 
 class Actions:
-    """The tab's behaviour for one host; ``editing`` and ``comparing`` are those of the Advanced and the
-    Compare panel.
+    """The tab's behaviour for one host; ``editing``, ``comparing`` and ``autopruning`` are those of the panels
+    Advanced, Compare and Autoprune.
 
     Methods return the session's key and the changes of the page.
     """
 
-    def __init__(self, host: Host, jobs: Jobs, sessions: Workspace | None = None) -> None:
+    def __init__(self, host: Host, jobs: Jobs, sessions: Workspace | None = None, pruner: Pruner | None = None) -> None:
         self.host = host
         self.desk = Desk(host, jobs, sessions)
         self.editing = Editing(self.desk)
         self.comparing = Comparing(self.desk)
+        self.autopruning = Autopruning(self.desk, pruner or Pruner(host, jobs))
         self.desk.hands_to(Opened, self._take_opened)
         self.desk.hands_to(Preview, self._take_preview)
         self.desk.hands_to(Saved, self._take_saved)
@@ -49,9 +52,10 @@ class Actions:
             told = f"{counted(count, 'model')} found."
             if not count:
                 told = "No models were found; put some into the models folder, then press Refresh."
+            shown = merge(self.desk.choices(), self.autopruning.shown(session))
             if session.loaded is not None or session.running is not None:
-                return self.desk.choices()
-            return merge(self.desk.choices(), screen.status(told))
+                return shown
+            return merge(shown, screen.status(told))
 
         return self.desk.answer(key, listed)
 
@@ -133,8 +137,8 @@ class Actions:
         return self.desk.answer(key, self.desk.cancel)
 
     def poll(self, key: str | None) -> tuple[str, Updates]:
-        """How the job goes that the page waits for."""
-        return self.desk.answer(key, self.desk.poll)
+        """How the job goes that the page waits for, and the autoprune run that goes on for all."""
+        return self.desk.answer(key, lambda session: merge(self.desk.poll(session), self.autopruning.watch(session)))
 
     def _gives_up(self, session: Session, purpose: str, label: str) -> Updates | None:
         """The question before unsaved edits are given up, None where there are none or it was answered."""

@@ -12,12 +12,13 @@ from lib_toolkit import hosts
 from lib_toolkit.hosts import Host
 from lib_toolkit.jobs import Jobs
 from lib_toolkit.ui import tab
+from lib_toolkit.ui.pruner import Pruner
 from lib_toolkit.ui.workspace import Workspace
 
 JOBS = Jobs()
 SESSIONS = Workspace()
 
-_started: list[Host] = []
+_started: list[tuple[Host, Pruner]] = []
 
 atexit.register(JOBS.close)
 
@@ -25,6 +26,7 @@ atexit.register(JOBS.close)
 def start() -> None:
     """Register the tab and its settings with the running WebUI. Raises UsageError outside of one."""
     if not _started:
-        _started.append(hosts.detect())
-    host = _started[0]
-    host.register(lambda: tab.build(host, JOBS, SESSIONS))
+        found = hosts.detect()
+        _started.append((found, Pruner(found, JOBS)))
+    host, pruner = _started[0]
+    host.register(lambda: tab.build(host, JOBS, SESSIONS, pruner), pruner.started, pruner.ended)

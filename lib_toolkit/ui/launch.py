@@ -33,8 +33,12 @@ from lib_toolkit.jobs import Jobs
 from lib_toolkit.ui import compat, tab
 from lib_toolkit.ui.assets import SCRIPT, STYLE, read_asset
 from lib_toolkit.ui.guard import LOOPBACK, Application, Guard
+from lib_toolkit.ui.pruner import Pruner
 
-_PAGE_STYLE = "footer { display: none !important; } .gradio-container { max-width: 1400px !important; margin: 0 auto; }"
+_PAGE_STYLE = """
+footer { display: none !important; }
+.gradio-container { width: 100% !important; max-width: 1400px !important; margin: 0 auto; }
+"""
 """The page around the tab, which is ours only here."""
 
 
@@ -88,9 +92,11 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _server(models_dir: Path, address: str, jobs: Jobs) -> uvicorn.Server:
     host = hosts.detect(models_dir)
-    page = tab.build(host, jobs)
+    pruner = Pruner(host, jobs)
+    page = tab.build(host, jobs, pruner=pruner)
     allowed = LOOPBACK | {address.lower()} if address in LOOPBACK else None
     application = Guard(_mounted(page), _head(), allowed)
+    pruner.started()
     return uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1))
 
 

@@ -50,8 +50,8 @@ def running(view: JobView, step: int) -> Updates:
     }
 
 
-def progress_html(view: JobView, step: int) -> Html:
-    """The bar of a running job; without a known total it only moves."""
+def progress_html(view: JobView, step: int, every: int = 0) -> Html:
+    """The bar of a running job; without a known total it only moves. The page asks again after ``every`` ms."""
     now = view.status
     if now.total:
         percent: str | None = f"{100 * now.share:.0f}"
@@ -80,6 +80,7 @@ def progress_html(view: JobView, step: int) -> Html:
         tag("p", f"{phase}: {figures}" if percent else f"{phase} …"),
         class_="model-toolkit-progress",
         data_model_toolkit_step=str(step),
+        data_model_toolkit_every=str(every) if every else None,
     )
 
 

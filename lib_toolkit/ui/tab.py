@@ -9,9 +9,10 @@ import gradio as gr
 
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.jobs import Jobs
-from lib_toolkit.ui import advanced, basic, compare, compat, toprow
+from lib_toolkit.ui import advanced, autoprune, basic, compare, compat, toprow
 from lib_toolkit.ui.actions import Actions
 from lib_toolkit.ui.editing import Pointed
+from lib_toolkit.ui.pruner import Pruner
 from lib_toolkit.ui.screen import Updates
 from lib_toolkit.ui.visitors import visitor_of
 from lib_toolkit.ui.workspace import Controls, Workspace
@@ -33,16 +34,19 @@ _ANSWERED = (
     *("report", "report_view", "report_open", "report_html", "report_json"),
     *("compare_a", "compare_b", "compare_set", "compare_view", "compare_open"),
     *("compare_html", "compare_json", "compare_more"),
+    *("autoprune_run", "autoprune_cancel", "autoprune_progress", "autoprune_view"),
 )
 """The parts of the page that an answer may change."""
 
 Handler = Callable[..., list[Any]]
 
 
-def build(host: Host, jobs: Jobs | None = None, sessions: Workspace | None = None) -> gr.Blocks:
+def build(
+    host: Host, jobs: Jobs | None = None, sessions: Workspace | None = None, pruner: Pruner | None = None
+) -> gr.Blocks:
     """The tab for a host. ``jobs``: where long work runs; the server that ends closes it. ``sessions``: where the
-    browser tabs' sessions are kept, when they are to outlive this page."""
-    actions = Actions(host, jobs or Jobs(), sessions)
+    browser tabs' sessions are kept, and ``pruner``: who runs Autoprune, when they are to outlive this page."""
+    actions = Actions(host, jobs or Jobs(), sessions, pruner)
     with compat.blocks() as page, gr.Column(elem_id="model_toolkit", elem_classes=["model-toolkit"]):
         session = gr.State("")
         parts = toprow.build(host)
@@ -53,10 +57,13 @@ def build(host: Host, jobs: Jobs | None = None, sessions: Workspace | None = Non
                 parts |= advanced.build(host)
             with compat.tab("Compare", "model_toolkit_tab_compare"):
                 parts |= compare.build(host)
+            with compat.tab("Autoprune", "model_toolkit_tab_autoprune") as parts["tab_autoprune"]:
+                parts |= autoprune.build()
         wiring = _Wiring(session, parts)
         _wire_top(page, actions, wiring)
         _wire_advanced(actions, wiring)
         _wire_compare(actions, wiring)
+        _wire_autoprune(actions, wiring)
     return page
 
 
@@ -145,6 +152,21 @@ def _wire_compare(actions: Actions, wiring: _Wiring) -> None:
     sides = (parts["compare_a"], parts["compare_b"])
     wiring.on("compare_pair", "click", pair, *sides, metrics, parts["compare_at_lower"])
     wiring.on("compare_several", "click", several, parts["compare_set"], metrics)
+
+
+def _wire_autoprune(actions: Actions, wiring: _Wiring) -> None:
+    autopruning = actions.autopruning
+
+    def run(request: gr.Request, key: str) -> list[Any]:
+        return _answer(autopruning.run(key, visitor_of(request)))
+
+    def cancel(request: gr.Request, key: str) -> list[Any]:
+        return _answer(autopruning.cancel(key, visitor_of(request)))
+
+    wiring.on("autoprune_run", "click", run)
+    wiring.on("autoprune_cancel", "click", cancel)
+    for part, event in (("autoprune_look", "click"), ("tab_autoprune", "select")):
+        wiring.on(part, event, lambda key: _answer(autopruning.look(key)))
 
 
 def _answer(answer: tuple[str, Updates]) -> list[Any]:

@@ -211,7 +211,7 @@ def test_the_tab_comes_up_and_survives_two_reloads_of_the_page(flavour, tmp_path
     first, second, third = told["states"]
     assert first == second == third, "registered once each time; the package and its jobs go on"
     assert first[:3] == ["Blocks", "Toolkit", "model_toolkit"]
-    assert first[3] == [0, 0, 0, 1, 1, 0, 0], "one callback for tabs and one for settings, no others"
+    assert first[3] == [1, 0, 0, 1, 1, 1, 0], "one callback each: started, tabs, settings, unloaded"
 
 
 def test_events_that_forge_wraps_keep_our_options():

@@ -1,0 +1,117 @@
+"""Autoprune for one host: the run that goes on, known to every page, and the one at the host's start.
+
+A run is a child process, watched by a job. There is at most one of ours; another WebUI's on the same folder is told
+apart by the folder's lock. Reload UI ends it and begins anew, and what lives here goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from lib_toolkit.autoprune import Policy, Run, Step, policy_of
+from lib_toolkit.autoprune.starter import run_in_child
+from lib_toolkit.autoprune.steps import BEGUN, DEALT_WITH
+from lib_toolkit.autoprune.telling import summary
+from lib_toolkit.errors import ToolkitError, UsageError
+from lib_toolkit.hosts.host import CHECKPOINT, LORA, TEXT_ENCODER, VAE, Host
+from lib_toolkit.jobs import Jobs, JobView
+from lib_toolkit.progress import Progress
+
+_END = 25.0
+"""Seconds in which a run that was asked to stop has ended: its child is killed before."""
+
+Runner = Callable[[Policy, Progress, Callable[[Step], None]], Run]
+
+
+class Pruner:
+    """Runs over the drop folder, one at a time. Every method may be called from any thread."""
+
+    def __init__(self, host: Host, jobs: Jobs, runner: Runner = run_in_child) -> None:
+        self.host = host
+        self._jobs = jobs
+        self._runner = runner
+        self._lock = threading.Lock()
+        self._job = ""
+        self._steps: list[Step] = []
+
+    def begin(self, tell: bool = False) -> str:
+        """Begin a run, or go on with the one that runs; its job's id. ``tell``: say on the console what it did.
+
+        Raises UsageError when it cannot be.
+        """
+        with self._lock:
+            if self.running is None:
+                policy = policy_of(self.host)
+                self._steps = []
+                steps = self._steps
+                self._job = self._jobs.start("autopruning", lambda progress: self._run(policy, steps, progress, tell))
+            return self._job
+
+    @property
+    def running(self) -> JobView | None:
+        """The run that goes on now."""
+        with contextlib.suppress(UsageError):  # it ended long ago
+            view = self._jobs.status(self._job)
+            return view if view.running else None
+        return None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What the run that goes on, or the last one of ours, has done so far."""
+        return tuple(self._steps)
+
+    @property
+    def changed(self) -> str:
+        """A mark of the last run of ours that brought models into the host's folders; empty before the first one."""
+        done = self.running is None and any(step.outcome in DEALT_WITH for step in self._steps)
+        return f"autoprune:{self._job}" if done else ""
+
+    def outcome(self, job: str) -> tuple[str, bool]:
+        """How a run ended, in a sentence, and whether as was wished. Raises UsageError when it is forgotten."""
+        view = self._jobs.status(job)
+        if view.state != "done":
+            return view.message, view.state == "cancelled"
+        result = self._jobs.result(job)
+        assert isinstance(result, Run)
+        return summary(result), result.state == "done"
+
+    def cancel(self) -> bool:
+        """Ask the run to stop; False when none goes on."""
+        view = self.running
+        if view is None:
+            return False
+        self._jobs.cancel(view.id)
+        return True
+
+    def started(self) -> None:
+        """The host is up: begin a run where the setting says so. Never raises, and waits for nothing."""
+        if self.host.setting("autoprune", False) is not True:
+            return
+        try:
+            self.begin(tell=True)
+        except ToolkitError as error:
+            print(f"Model Toolkit: autopruning cannot begin: {error}")
+
+    def ended(self) -> None:
+        """The host lets go of the tab: end the run, and wait for that."""
+        view = self.running
+        if view is not None:
+            self._jobs.cancel(view.id)
+            self._jobs.wait(view.id, _END)
+
+    def _run(self, policy: Policy, steps: list[Step], progress: Progress, tell: bool) -> Run:
+        def note(step: Step) -> None:
+            if step.outcome != BEGUN:
+                steps.append(step)
+
+        try:
+            run = self._runner(policy, progress, note)
+            if tell and run.steps:
+                print(f"Model Toolkit: autopruning has ended. {summary(run)}")
+            return run
+        finally:
+            if any(step.outcome in DEALT_WITH for step in steps):
+                for kind in (CHECKPOINT, VAE, LORA, TEXT_ENCODER):
+                    self.host.refresh(kind)
