@@ -274,7 +274,7 @@ def test_memory_does_not_depend_on_the_tensor_and_every_element_is_read_once(sha
     finally:
         tracemalloc.stop()
     assert a.read == b.read == 1 << 23
-    assert peak < 6 << 20  # the tensors would take 32 MiB
+    assert peak < 10 << 20  # the tensors would take 32 MiB
 
 
 def test_cancel_ends_the_pass():

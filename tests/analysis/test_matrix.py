@@ -229,7 +229,7 @@ def peak_of_sweep(paths, workers: int) -> tuple[int, int]:
     tracemalloc.start()
     try:
         sums = Sums.zeros(len(work.groups), len(models))
-        Sweep(sums, {}, SILENT, workers).run(work.tasks, 0, lambda done: None)
+        Sweep(sums, {}, SILENT, workers, len(models)).run(work.tasks, 0, lambda done: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -15,7 +15,7 @@ from lib_toolkit.errors import UsageError
 
 _LARGEST = 16 << 20
 _MOST_TOGETHER = 64
-"""Models that are read in one pass: each takes at most 1 MiB for each worker, and one open file."""
+"""Models that are read in one pass: each takes 1.5 MiB (FP16; at most 4 MiB) for each worker, and one open file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From stored bytes to numbers that can be subtracted, in blocks of 64 Ki elements.
+"""From stored bytes to numbers that can be subtracted, in blocks of 256 Ki elements.
 
 Floats of up to 32 bits become FP32, which holds all of their values; FP64, integers and booleans become FP64, and
 beside them the stored values stay for exact comparison. Other types (4 and 6 bits, scales without mantissa, complex
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     Numbers: TypeAlias = npt.NDArray[np.floating]
     Sums: TypeAlias = npt.NDArray[np.float64]
 
-BLOCK = 64 << 10
-"""Elements that are measured at a time: sums within a block are FP32, sums of blocks FP64, in the order of blocks."""
+BLOCK = 256 << 10
+"""Elements that are measured at a time: sums within a block are FP32 over 64 values, FP64 beyond, in the order of
+blocks. With smaller blocks threads wait for Python more than they compute."""
 
-_LANES = 1024
+_COLUMNS = 64 << 10
+"""Columns whose sums are kept at a time."""
+
+_LANES = BLOCK // 64
 _HEIGHT = 256
 _NO_HALF = 65536.0**2
 _WIDEN = np.float32(2.0**112)
@@ -67,7 +71,7 @@ class Piece:
 
 
 def pieces(shape: tuple[int, ...]) -> Iterator[Piece]:
-    """A tensor in blocks of at most BLOCK elements, each of whole rows, or a part of one row where rows are longer.
+    """A tensor in blocks of at most BLOCK elements, each of whole rows, or a part of one row where rows are long.
 
     A row is what stands under one index of dimension 0. Parts of long rows come column by column, so that sums over
     dimension 0 need no more memory than a block.
@@ -79,14 +83,14 @@ def pieces(shape: tuple[int, ...]) -> Iterator[Piece]:
     if not count:
         return
     width = count // height
-    if width <= BLOCK:
+    if width <= _COLUMNS:
         step = BLOCK // width
         for row in range(0, height, step):
             last = min(row + step, height)
             yield Piece(row * width, last * width, last - row, row == 0)
         return
-    for left in range(0, width, BLOCK):
-        right = min(left + BLOCK, width)
+    for left in range(0, width, _COLUMNS):
+        right = min(left + _COLUMNS, width)
         for row in range(height):
             yield Piece(row * width + left, row * width + right, 1, row == 0)
 
@@ -100,10 +104,11 @@ class Block:
 
     __slots__ = ("_numbers", "_store", "dtype", "finite", "infinite", "nan", "plain", "raw", "squares", "values")
 
-    def __init__(self, dtype: DType) -> None:
+    def __init__(self, dtype: DType, size: int = BLOCK) -> None:
+        """Room for blocks of up to ``size`` elements."""
         self.dtype = dtype
-        self._store: Bytes = np.empty(dtype.nbytes(BLOCK), dtype=np.uint8)
-        self._numbers: Bytes = np.empty(BLOCK * (4 if width_of(dtype) is Width.SINGLE else 8), dtype=np.uint8)
+        self._store: Bytes = np.empty(dtype.nbytes(size), dtype=np.uint8)
+        self._numbers: Bytes = np.empty(size * (4 if width_of(dtype) is Width.SINGLE else 8), dtype=np.uint8)
         self.raw = self._store
         self.values: Numbers = self._numbers.view("<f4")
         self.squares: Sums = np.empty(0)

@@ -2,7 +2,8 @@
 
 A worker takes a whole row (the tensors of all models that are the same thing) and goes through it in the order of its
 blocks, so that the result has the same bits with any number of workers. Memory: for each worker and model of a row
-one block as stored and one as numbers (at most 1 MiB together), and three sums for each column and pair.
+one block as stored and one as numbers (1.5 MiB together for FP16, at most 4 MiB), and three sums for each of 64 Ki
+columns and pair.
 """
 
 from __future__ import annotations

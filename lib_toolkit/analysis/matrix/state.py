@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib_toolkit.analysis.compare.reading import BLOCK
 from lib_toolkit.analysis.matrix.sums import Sums
+from lib_toolkit.analysis.matrix.sweep import block_of
 from lib_toolkit.analysis.matrix.tasks import Work
 from lib_toolkit.model import Model
 from lib_toolkit.target import TemporaryFile
@@ -40,7 +40,7 @@ def key_of(models: Sequence[Model], work: Work) -> str:
         files.append([str(model.origin.path.resolve()), stat.st_size, stat.st_mtime_ns])
     tasks = [[task.key, list(task.tensors), list(task.groups)] for task in work.tasks]
     groups = [[group.kind, group.id] for group in work.groups]
-    told = json.dumps([_VERSION, BLOCK, files, groups, tasks])
+    told = json.dumps([_VERSION, block_of(len(files)), files, groups, tasks])
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,12 +1,13 @@
 """One pass over all models of a set, tensor by tensor: every byte is read once, all pairs are measured at once.
 
-The tensor of all models is gone through in blocks of 64 Ki elements. For each block the workers first read it from
-every model, then measure its pairs; a pair of a block is measured by one worker, and blocks are added up in their
-order, so that the result has the same bits with any number of workers.
+The tensor of all models is gone through in blocks of 256 Ki elements, in a large set of 64 Ki. For each block the
+workers first read it from every model, then measure its pairs; a pair of a block is measured by one worker, and blocks
+are added up in their order, so that the result has the same bits with any number of workers.
 
 Memory, for n models, g groups and w workers, whatever the size of the models (``memory_bound``): n blocks of at most
-1 MiB (as stored and as numbers; 0.4 MiB for FP16), PAIR_BYTES · n² for each group and the row at hand,
-4 MiB + 48 kB · n for each worker, and 8 MiB. Headers are not counted: opened models cost about 1 kB for each tensor.
+16 bytes an element (as stored and as numbers; 6 for FP16), so 64 MiB or, from 64 models on, 1 MiB · n; PAIR_BYTES · n²
+for each group and the row at hand; for each worker 64 bytes an element of a block and 48 kB · n; and 8 MiB. Headers are
+not counted: opened models cost about 1 kB for each tensor.
 A tensor that cannot be read by ranges (a transposed view in a pickle) is held as a whole.
 """
 
@@ -43,22 +44,41 @@ if TYPE_CHECKING:
     from lib_toolkit.analysis.matrix.sums import Counts, Floats
 
 _WORTH_THREADS = 1 << 18
-_WORKER_BYTES = 4 << 20
+_BLOCK_BYTES, _WORKER_BYTES = 16, 64
+"""What an element of a block takes at most: as stored and as numbers, and what a worker makes of it."""
+
+_BLOCKS_BYTES = 64 << 20
+_SMALLEST_BLOCK = 64 << 10
 _SHORT_BYTES = 48 << 10
 _CONSTANT_BYTES = 8 << 20
 
 
 def memory_bound(models: int, groups: int, workers: int) -> int:
     """Bytes that a sweep holds at most at a time, headers not counted."""
-    per_worker = _WORKER_BYTES + models * _SHORT_BYTES
-    return models * (1 << 20) + PAIR_BYTES * models**2 * (groups + 3) + workers * per_worker + _CONSTANT_BYTES
+    block = block_of(models)
+    per_worker = _WORKER_BYTES * block + models * _SHORT_BYTES
+    return (
+        models * _BLOCK_BYTES * block + PAIR_BYTES * models**2 * (groups + 3) + workers * per_worker + _CONSTANT_BYTES
+    )
+
+
+def block_of(models: int) -> int:
+    """Elements that are measured at a time in a set of so many models: fewer where many models share the memory."""
+    block = BLOCK
+    while block > _SMALLEST_BLOCK and models * block * _BLOCK_BYTES > _BLOCKS_BYTES:
+        block //= 2
+    return block
 
 
 class Sweep:
-    """The pass. ``failed`` maps places of models that could not be read to the sentence why; more may be added."""
+    """The pass. ``failed`` maps places of models that could not be read to the sentence why; more may be added.
+    ``models``: how many there are."""
 
-    def __init__(self, sums: Sums, failed: dict[int, str], progress: Progress, workers: int | None = None) -> None:
+    def __init__(
+        self, sums: Sums, failed: dict[int, str], progress: Progress, workers: int | None, models: int
+    ) -> None:
         self._sums = sums
+        self._block = block_of(models)
         self._failed = failed
         self._progress = progress
         self._crew = Crew(workers or default_workers())
@@ -78,8 +98,8 @@ class Sweep:
         readers = self._readers(task, places)
         count = numel(next(iter(task.tensors.values())))
         row = RowSums(len(places))
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
+        for start in range(0, count, self._block):
+            stop = min(start + self._block, count)
             self._crew.each(len(places), self._reading(readers, places, start, stop), stop - start)
             living = [index for index, place in enumerate(places) if place not in self._failed]
             self._measure(row, living, [self._blocks[places[index]] for index in living], task.readable)
@@ -101,7 +121,7 @@ class Sweep:
                 self._failed[place] = str(error)
                 readers[place] = tensor
             if place not in self._blocks or self._blocks[place].dtype is not tensor.dtype:
-                self._blocks[place] = Block(tensor.dtype)
+                self._blocks[place] = Block(tensor.dtype, self._block)
         return readers
 
     def _reading(

@@ -61,7 +61,7 @@ def _sweep(
     with ExitStack() as stack:
         verify = [stack.enter_context(verified_reads(one.origin.file, one.checksums)) for one in opened.models]
         try:
-            Sweep(sums, failed, progress, workers).run(work.tasks, done, after)
+            Sweep(sums, failed, progress, workers, len(opened.models)).run(work.tasks, done, after)
         except CancelledError:
             if keeper.folder is None or not done:
                 raise
