@@ -113,6 +113,8 @@ def test_a_copy_and_a_half_of_a_parent_change_nothing():
     (merge,) = find_merges([group], [])
     assert (merge.model, merge.parents) == (4, (0, 1))
     assert merge.weights[1] == pytest.approx(0.25, abs=1e-6)
+    (merge,) = find_merges([group], [], rank=[9, 5, 4, 1, 9])
+    assert merge.parents == (1, 2), "of equal copies the one of the lowest rank, though not one that was rounded"
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16"])

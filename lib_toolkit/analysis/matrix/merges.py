@@ -83,8 +83,11 @@ class _Space:
     same: Flags
 
 
-def find_merges(components: Sequence[GroupResult], blocks: Sequence[GroupResult]) -> tuple[Merge, ...]:
-    """All merges of a set, by component and model. The blocks of the UNet are looked at one by one.
+def find_merges(
+    components: Sequence[GroupResult], blocks: Sequence[GroupResult], rank: Sequence[int] = ()
+) -> tuple[Merge, ...]:
+    """All merges of a set, by component and model. The blocks of the UNet are looked at one by one. Of models that are
+    the same in a component, the one with the lowest ``rank`` stands for all.
 
     Noise schedules are computed, not trained: nothing is said of them.
     """
@@ -93,7 +96,7 @@ def find_merges(components: Sequence[GroupResult], blocks: Sequence[GroupResult]
         if component.group.id == "schedule":
             continue
         inner = [block for block in blocks if block.group.id != "BASE"] if component.group.id == "unet" else []
-        found += _Search(component, inner).merges()
+        found += _Search(component, inner, rank).merges()
     return tuple(found)
 
 
@@ -111,11 +114,11 @@ def rounded_copies(group: GroupResult) -> list[tuple[int, ...]]:
 class _Search:
     """The merges of one component."""
 
-    def __init__(self, component: GroupResult, blocks: Sequence[GroupResult]) -> None:
+    def __init__(self, component: GroupResult, blocks: Sequence[GroupResult], rank: Sequence[int]) -> None:
         self._id = component.group.id
         self._space = _space(component)
         self._blocks = [(block.group.id, _space(block)) for block in blocks]
-        self._heads = _heads(self._space, component.present)
+        self._heads = _heads(self._space, component.present, rank)
 
     def merges(self) -> list[Merge]:
         pairs = {model: found for model in self._heads if (found := self._pair(model)) is not None}
@@ -225,10 +228,10 @@ def _space(group: GroupResult) -> _Space:
     return _Space(squared, group.rounding, (squared == 0) | copies)
 
 
-def _heads(space: _Space, places: Sequence[int]) -> list[int]:
-    """One model for each point of the space: of copies the finest, or else the first."""
+def _heads(space: _Space, places: Sequence[int], rank: Sequence[int] = ()) -> list[int]:
+    """One model for each point of the space: of copies the finest, or else that of the lowest rank, or the first."""
     heads: list[int] = []
-    for place in sorted(places, key=lambda place: (space.rounding[place], place)):
+    for place in sorted(places, key=lambda place: (space.rounding[place], rank[place] if rank else 0, place)):
         if not any(space.same[place, head] for head in heads):
             heads.append(place)
     return sorted(heads)

@@ -95,7 +95,9 @@ def _result(opened: Opened, work: Work, sums: Sums, failed: dict[int, str]) -> S
         components=tuple(groups[COMPONENT]),
         blocks=tuple(groups[BLOCK]),
     )
-    return replace(result, merges=find_merges(result.components, result.blocks))
+    # Of copies people know the one with the shortest name: the others' tell what else they are.
+    rank = [len(member.name) for member in result.members]
+    return replace(result, merges=find_merges(result.components, result.blocks, rank))
 
 
 def _total(totals: Sequence[GroupResult], components: Sequence[GroupResult]) -> GroupResult:
