@@ -50,7 +50,7 @@ def build(host: Host) -> dict[str, Any]:
             allow_custom_value=compat.REFUSES_UNKNOWN_CHOICES,
             elem_id="model_toolkit_format",
             scale=1,
-            min_width=160,
+            min_width=180,
         )
         parts["save"] = gr.Button("Save", variant="primary", elem_id="model_toolkit_save", scale=1, min_width=90)
         parts["clear"] = gr.Button("Clear", elem_id="model_toolkit_clear", scale=1, min_width=90)
