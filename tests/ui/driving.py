@@ -46,6 +46,14 @@ class Tab:
     def click(self, name):
         self.part(name).click()
 
+    def click_and_wait(self, name):
+        """Click, and wait for the server's answer: a choice that is made before it comes may be lost."""
+        with self.page.expect_response(
+            lambda response: response.request.method == "POST" and "predict" in response.url
+        ):
+            self.click(name)
+        self.page.wait_for_timeout(200)
+
     def choose(self, words, part="source"):
         """Filter a dropdown by typing and take the option with these words."""
         box = self.part(part).locator("input").first

@@ -133,9 +133,12 @@ UNTIL_PROGRESS = """() => new Promise((told) => {
 
 def test_cancel_leaves_nothing_and_progress_comes_at_once(tab, models, slow_reads):
     tab.load(BLOATED)
+    tab.wait_for("Metric (", "identity")  # else the bar could be that of the metric
+    expect(tab.page.locator("#model_toolkit_progress [role=progressbar]")).to_have_count(0)
     before, top = files(models), tab.part("basic").bounding_box()["y"]
     slow_reads["on"] = True
     assert tab.run(UNTIL_PROGRESS) < 500, "first progress within half a second"
+    tab.wait_for("Saving ")
     tab.wait_for(" of ", "progress")
     tab.wait_for("/s", "progress")
     tab.wait_for(" left", "progress")
@@ -197,7 +200,7 @@ def test_a_file_that_changes_or_goes_is_noticed(tab, models):
     tab.wait_for("is not there any more")
     tab.click("load")
     tab.wait_for("refresh the list")
-    tab.click("refresh")
+    tab.click_and_wait("refresh")
     tab.load("sdxl-demo-vpred.safetensors")
     assert not any(name.startswith("VAE/") for name in files(models))
 

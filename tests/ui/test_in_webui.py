@@ -17,7 +17,7 @@ from safetensors import safe_open
 from lib_toolkit.hosts.settings import SETTINGS
 from tests.ui.conftest import COPIED, fill
 from tests.ui.fake_webui import FLAVOURS, ROOT, fake_webui
-from tests.ui.story import pick, server_mark
+from tests.ui.story import go, pick, server_mark
 
 BLOATED = "sd-demo-bloated.ckpt"
 VAE = "demo.vae.safetensors"
@@ -440,10 +440,10 @@ def test_disabled_and_enabled_again(browser, data):
             deadline = time.monotonic() + 60
             while server_mark(webui.address) in {None, before} and time.monotonic() < deadline:
                 page.wait_for_timeout(100)
-            page.goto(webui.address)
+            go(page, webui.address)
             page.wait_for_selector("#tabs")
 
-        page.goto(webui.address)
+        go(page, webui.address)
         page.wait_for_selector("#tabs")
         assert page.locator("#model_toolkit").count() == 0
         switch()
