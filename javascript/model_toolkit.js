@@ -11,6 +11,7 @@
     const TYPING = 120; // ms without a key before a search
     const OPENED = 200; // hits up to which branches unfold by themselves
     const PAGES = 4; // opened reports that stay in memory, so that they can be reloaded
+    const BARS = ["model_toolkit_progress", "model_toolkit_autoprune_progress"];
     const REFRESHERS = ["refresh_sd_model_checkpoint", "refresh_sd_vae", "forge_refresh_checkpoint"];
 
     const before = window.modelToolkit;
@@ -37,7 +38,7 @@
     // number with each answer. Clicking the hidden button sends the next question: no queue, no generator.
 
     function ask() {
-        const marks = Array.from(page().querySelectorAll("#model_toolkit [data-model-toolkit-step]"));
+        const marks = Array.from(page().querySelectorAll(BARS.map((id) => `#${id} [data-model-toolkit-step]`).join()));
         if (!marks.length) {
             asked = "";
             return;

@@ -295,7 +295,6 @@ class Story:
         options = self.tab.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
         for role in ("easy", "hard"):
             expect(options.filter(has_text=self.made[role].stem).first).to_be_visible()
-        self.tab.page.keyboard.press("Escape")
         box.blur()
         expect(options).to_have_count(0)
 
