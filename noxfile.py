@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import nox
@@ -20,8 +21,9 @@ TAB = ("tests/ui", "tests/hosts")
 PYTHON = None if sys.version_info < (3, 12) else "3.11"
 """These packages have no wheels for newer versions of Python than WebUIs have; where none is found, nox says so."""
 
-PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
-"""Neighbours stay together, since they share servers and models, until a process has nothing else to do."""
+PARALLEL = ("-n", str(max(3, min(4, os.cpu_count() or 1))), "--dist", "worksteal")
+"""Neighbours stay together, since they share servers and models, until a process has nothing else to do. There is one
+more than a small machine has processors: those that drive a browser wait for most of the time."""
 
 nox.options.envdir = ".venv-nox"
 nox.options.download_python = "never"

@@ -88,10 +88,10 @@ class _Piece:
     stop: int
 
 
-def _pieces(slots: list[Slot]) -> Iterator[_Piece]:
+def _pieces(slots: list[Slot], sizes: list[int]) -> Iterator[_Piece]:
     index = 0
     while index < len(slots):
-        end = _end_of_run(slots, index)
+        end = _end_of_run(slots, sizes, index)
         first = slots[index]
         if end > index + 1:
             tensor = _joined([slot.tensor for slot in slots[index:end]])
@@ -104,27 +104,34 @@ def _pieces(slots: list[Slot]) -> Iterator[_Piece]:
         index = end
 
 
-def _end_of_run(slots: list[Slot], begin: int) -> int:
+def _end_of_run(slots: list[Slot], sizes: list[int], begin: int) -> int:
     """The end of the run of slots from ``begin`` that follow each other in the source as in the result, of one type,
-    and are one piece together."""
-    source, count = _stored(slots[begin].tensor), numel(slots[begin].tensor)
-    end = begin + 1
-    while source is not None and end < len(slots):
-        before, after = slots[end - 1], slots[end]
-        following = _stored(after.tensor)
-        count += numel(after.tensor)
+    and are one piece together. ``sizes``: bytes of each slot."""
+    first = slots[begin].tensor
+    source = _stored(first)
+    if source is None:
+        return begin + 1
+    dtype, is_cast = first.dtype, isinstance(first, Cast)
+    most = dtype.nbytes(PIECE)
+    total, place, inner, end = sizes[begin], slots[begin].offset, source.offset, begin + 1
+    while end < len(slots):
+        after = slots[end].tensor
+        place += sizes[end - 1]
+        inner += sizes[end - 1] * source.dtype.bits // dtype.bits
+        total += sizes[end]
+        following = _stored(after)
         if (
             following is None
-            or count > PIECE
+            or total > most
             or following.source is not source.source
             or following.dtype is not source.dtype
-            or following.offset != source.offset + nbytes(source)
-            or isinstance(after.tensor, Cast) is not isinstance(before.tensor, Cast)
-            or after.tensor.dtype is not before.tensor.dtype
-            or after.offset != before.offset + nbytes(before.tensor)
+            or following.offset != inner
+            or isinstance(after, Cast) is not is_cast
+            or after.dtype is not dtype
+            or slots[end].offset != place
         ):
             break
-        source, end = following, end + 1
+        end += 1
     return end
 
 
@@ -153,7 +160,8 @@ class _Work:
         self.error: BaseException | None = None
         self.stopped = False
         self.only_looking = sink is None
-        self._pieces = _pieces(slots)
+        self._sizes = [nbytes(slot.tensor) for slot in slots]
+        self._pieces = _pieces(slots, self._sizes)
         self._lock = threading.Lock()
         self._one_large = threading.Lock()
         self._crcs: list[dict[int, tuple[int, int]]] = [{} for _ in slots]
@@ -211,7 +219,7 @@ class _Work:
         """Keep the checksums of a piece's bytes, slot by slot, and what a cast of it lost."""
         crcs, position = [], 0
         for index in piece.slots if self.with_crcs else ():
-            count = nbytes(self.slots[index].tensor) if len(piece.slots) > 1 else len(data)
+            count = self._sizes[index] if len(piece.slots) > 1 else len(data)
             crcs.append((index, crc32(data[position : position + count]), count))
             position += count
         with self._lock:

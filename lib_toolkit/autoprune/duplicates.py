@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,6 +54,24 @@ class _Entry:
     fingerprint: str = ""
 
 
+@dataclass
+class _Folder:
+    """The model files of a folder: size, path and time of each. ``strange`` ones, by size, were not looked at yet;
+    those in ``about`` are found by what is told of them."""
+
+    strange: list[_Listed]
+    about: dict[About, list[_Listed]] = field(default_factory=dict)
+
+    def fitting(self, least: int, most: int) -> list[_Listed]:
+        """The strange files of these sizes, which are then no longer strange."""
+        begin, end = (bisect_left(self.strange, size, key=lambda listed: listed[0]) for size in (least, most + 1))
+        found = self.strange[begin:end]
+        del self.strange[begin:end]
+        return found
+
+
+_Listed: TypeAlias = "tuple[int, Path, int]"
+
 About: TypeAlias = "tuple[str, str]"
 """What can be told of a model at little cost: ``table`` and ``sample`` of its entry."""
 
@@ -68,7 +87,7 @@ class Known:
     def __init__(self, drop: Path, threads: int | None = None) -> None:
         self._path = drop / CACHE
         self._threads = threads
-        self._listed: dict[Path, dict[Path, tuple[int, int]]] = {}
+        self._folders: dict[Path, _Folder] = {}
         self._entries: dict[str, _Entry] = {}
         self._kept: dict[str, list[int]] = {}
         self._changed = False
@@ -79,17 +98,16 @@ class Known:
 
         Raises FormatError when the model cannot be read, and CancelledError.
         """
-        data, table, sample, own = count_bytes(model.tensors.values()), "", "", ""
-        for path, (size, time) in self._files(folder).items():
-            if not data <= size <= data + _AROUND:
-                continue
+        data, own = count_bytes(model.tensors.values()), ""
+        known = self._folder(folder)
+        for size, path, time in known.fitting(data, data + _AROUND):
             entry = self._entry(path, size, time)
-            if not entry.table or entry.table != (table := table or _table(model)):
-                continue
-            if entry.sample != (sample := sample or _sample(model)):
-                continue
+            known.about.setdefault((entry.table, entry.sample), []).append((size, path, time))
+        if not known.about:
+            return None
+        for size, path, time in known.about.get(describe(model), ()):
             own = own or _fingerprint(model, progress, self._threads)
-            if self._fingerprint_of(path, entry, progress) == own:
+            if self._fingerprint_of(path, self._entry(path, size, time), progress) == own:
                 return path
         return None
 
@@ -108,8 +126,9 @@ class Known:
         """A file that is so described has come into the folder."""
         with contextlib.suppress(OSError):
             status = path.stat()
-            if folder in self._listed:
-                self._listed[folder][path] = (status.st_size, status.st_mtime_ns)
+            if folder in self._folders:
+                listed = (status.st_size, path, status.st_mtime_ns)
+                self._folders[folder].about.setdefault(about, []).append(listed)
             entry = _Entry(status.st_size, status.st_mtime_ns, *about)
             self._entries[str(path)] = entry
             self._changed = True
@@ -143,15 +162,15 @@ class Known:
                 self._kept = {str(name): list(mark) for name, mark in told["kept"].items()}
                 self._entries = {str(path): _Entry(**entry) for path, entry in told["models"].items()}
 
-    def _files(self, folder: Path) -> dict[Path, tuple[int, int]]:
-        if folder not in self._listed:
-            found = {}
+    def _folder(self, folder: Path) -> _Folder:
+        if folder not in self._folders:
+            found = []
             for path in _models_below(folder, without=self._path.parent):
                 with contextlib.suppress(OSError):
                     status = path.stat()
-                    found[path] = (status.st_size, status.st_mtime_ns)
-            self._listed[folder] = found
-        return self._listed[folder]
+                    found.append((status.st_size, path, status.st_mtime_ns))
+            self._folders[folder] = _Folder(sorted(found))
+        return self._folders[folder]
 
     def _entry(self, path: Path, size: int, time: int) -> _Entry:
         entry = self._entries.get(str(path))

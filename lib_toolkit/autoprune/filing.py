@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib_toolkit.autoprune.looking import SUFFIXES, Found
 from lib_toolkit.autoprune.moving import are_equal, copy_new, make_folder, move_new, remove
-from lib_toolkit.autoprune.naming import Group, free_group, usable
+from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED
 from lib_toolkit.autoprune.sidecars import Sidecar
 from lib_toolkit.autoprune.steps import now
@@ -30,7 +30,9 @@ def place_model(found: Found, group: Group, intend: Intend, copy: bool) -> Group
         intend(group)
         with suppress(FileExistsError):
             (copy_new if copy else move_new)(found.path, group.model)
+            note(group)
             return group
+        forget(group.folder)
 
 
 def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Group, tuple[str, ...]]:
@@ -123,8 +125,10 @@ def _is_shared(sidecar: Sidecar, source: Path) -> bool:
 def _renumber(group: Group, intend: Intend) -> Group:
     before = group.model
     while True:
+        forget(group.folder)
         group = free_group(group, group.number + 1)
         intend(group)
         with suppress(FileExistsError):
             move_new(before, group.model)
+            note(group)
             return group

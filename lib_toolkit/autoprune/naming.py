@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from lib_toolkit.target import safe_output_name
 _UNUSABLE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 _LONGEST = 255
 _ROOM = len("(99999)")
+_MOST_FOLDERS = 100
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,32 @@ class Group:
 def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ...]] = lambda name: ()) -> Group:
     """The group with the first number from ``begin`` on at which every one of its names is free.
 
-    ``more`` gives further names that a model of the given name needs.
+    ``more`` gives further names that a model of the given name needs. Folders are listed once a second at most, since
+    a thousand files would else list a thousand names each: ``note`` what was made, ``forget`` where a free name proved
+    to be taken.
     """
-    taken = _taken(group.folder)
+    taken, sure = _taken(group.folder), False
     number = begin
     while True:
         numbered = replace(group, number=number)
         if taken.isdisjoint(_key(name) for name in (*numbered.names, *more(numbered.model.name))):
             return numbered
-        number += 1
+        if sure:
+            number += 1
+        else:
+            forget(group.folder)  # a file may have gone meanwhile
+            taken, sure = _taken(group.folder), True
+
+
+def note(group: Group) -> None:
+    """The group has come into being."""
+    if group.folder in _LISTED:
+        _LISTED[group.folder][1].update(_key(name) for name in group.names)
+
+
+def forget(folder: Path) -> None:
+    """What is known of the folder is out of date."""
+    _LISTED.pop(folder, None)
 
 
 def usable(stem: str, ending: str, sidecars: tuple[Sidecar, ...] = ()) -> str:
@@ -75,11 +94,21 @@ def usable(stem: str, ending: str, sidecars: tuple[Sidecar, ...] = ()) -> str:
     return f"_{stem}"  # a device name
 
 
+_FRESH = 1.0
+_LISTED: dict[Path, tuple[float, set[str]]] = {}
+
+
 def _taken(folder: Path) -> set[str]:
-    try:
-        return {_key(name) for name in os.listdir(folder)}  # noqa: PTH208 (a thousand paths are not needed)
-    except OSError:
-        return set()
+    now = time.monotonic()
+    if folder not in _LISTED or now - _LISTED[folder][0] > _FRESH:
+        try:
+            names = {_key(name) for name in os.listdir(folder)}  # noqa: PTH208 (a thousand paths are not needed)
+        except OSError:
+            names = set()
+        if len(_LISTED) >= _MOST_FOLDERS:
+            _LISTED.clear()
+        _LISTED[folder] = now, names
+    return _LISTED[folder][1]
 
 
 def _key(name: str) -> str:

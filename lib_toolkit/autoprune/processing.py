@@ -27,7 +27,7 @@ from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, place_
 from lib_toolkit.autoprune.journal import Intent, Journal
 from lib_toolkit.autoprune.looking import Found, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
-from lib_toolkit.autoprune.naming import Group, free_group, usable
+from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sorting import Verdict, changed_of, judge, removed_of
 from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, POSTPONED, WAITING, WRITTEN, Step, now
@@ -134,6 +134,8 @@ class Worker:
                 if not os.path.lexists(group.model):
                     raise
                 # The name was taken while the file was written: another number, once more.
+                forget(group.folder)
+        note(group)
         self.known.add(verdict.folder, group.model, describe(written.plan.as_model()))
         return replace(job, group=group, step=_with_result(job.step, written))
 

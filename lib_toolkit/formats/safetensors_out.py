@@ -31,15 +31,16 @@ def safetensors_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         spans[key] = (begin, end)
         begin = end
 
+    entries = _encoded(
+        {
+            key: {"dtype": tensors[key].dtype.name, "shape": tensors[key].shape, "data_offsets": spans[key]}
+            for key in order
+        }
+    )
+
     def header(texts: Mapping[str, str]) -> bytes:
-        table: dict[str, object] = {"__metadata__": dict(texts)}
-        for key in order:
-            tensor = tensors[key]
-            table[key] = {"dtype": tensor.dtype.name, "shape": list(tensor.shape), "data_offsets": list(spans[key])}
-        try:
-            return json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-        except UnicodeEncodeError:
-            raise TargetError("A name or a metadata entry is not valid text, which safetensors cannot hold.") from None
+        head = _encoded({"__metadata__": dict(texts)})
+        return head[:-1] + b"," + entries[1:] if order else head
 
     length = len(header(metadata))
     data_start = -(-(8 + length + SPARE) // ALIGNMENT) * ALIGNMENT
@@ -55,3 +56,10 @@ def safetensors_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
     slots = tuple(Slot(key, tensors[key], data_start + spans[key][0]) for key in order)
     return Layout(slots, data_start + begin, frame)
+
+
+def _encoded(table: Mapping[str, object]) -> bytes:
+    try:
+        return json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    except UnicodeEncodeError:
+        raise TargetError("A name or a metadata entry is not valid text, which safetensors cannot hold.") from None

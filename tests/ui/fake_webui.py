@@ -29,6 +29,9 @@ GRADIO_3_HANGING_UP = re.compile(
 FLAVOURS = {"3": ("a1111", "classic"), "4": ("forge", "neo")}.get(gradio.__version__.partition(".")[0], ("a1111",))
 """WebUIs that have this version of Gradio."""
 
+QUEUES = ((), ("--no-gradio-queue",)) if gradio.__version__.startswith(("3.", "4.")) else ((),)
+"""Flags with and without the queue, where there are WebUIs with this version of Gradio."""
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from lib_toolkit.files import SourceFile
 from tests.making import safetensors_bytes
 from tests.ui.conftest import fill
-from tests.ui.fake_webui import FLAVOURS, fake_webui
+from tests.ui.fake_webui import FLAVOURS, QUEUES, fake_webui
 from tests.ui.story import pick
 
 NAMES = ("Stable-diffusion/sd-demo.safetensors", "Stable-diffusion/sd-demo-wrong-vae.safetensors")
@@ -131,7 +131,7 @@ def test_progress_is_told_and_cancel_ends_it(panel, monkeypatch):
     expect(tab.part("compare_view")).to_contain_text("Nothing is compared yet")
 
 
-@pytest.mark.parametrize("flags", [(), ("--no-gradio-queue",)])
+@pytest.mark.parametrize("flags", QUEUES)
 def test_in_a_webui_with_and_without_its_queue(browser, demo, tmp_path, flags):
     folder = tmp_path / "models"
     folder.mkdir()
