@@ -1,5 +1,6 @@
 /* What Gradio cannot do for the Toolkit tab: asks how a job goes, searches and folds the tree of tensors, copies,
-   opens a report in a page of its own, guards unsaved changes, and tells the host's lists of a new file.
+   opens a report in a page of its own, leads from one panel to another, guards unsaved changes, and tells the host's
+   lists of a new file.
 
    Everything is found anew at each step, since Gradio draws its elements when it likes. A script that is loaded
    again (Reload UI, two copies) puts the one before it out of work. */
@@ -247,9 +248,22 @@
         }
     }
 
+    /** Shows a panel of the tab by its title: Gradio 3 has plain buttons for tabs, later ones also draw copies of them to measure. */
+    function showPanel(title) {
+        const buttons = Array.from(page().querySelectorAll("#model_toolkit_tabs button:not([data-model-toolkit-tab])"));
+        const found = buttons.filter((button) => button.textContent.trim() === title);
+        const shown = found.find((button) => button.getAttribute("role") === "tab") ?? found[0];
+        shown?.click();
+        shown?.focus();
+    }
+
     on("click", (event) => {
         const button = target(event, "button");
         if (!button) {
+            return;
+        }
+        if (button.hasAttribute("data-model-toolkit-tab")) {
+            showPanel(button.getAttribute("data-model-toolkit-tab"));
             return;
         }
         const tree = button.closest(".model-toolkit-tree");

@@ -50,6 +50,9 @@ def find(entries: Iterable[Entry], value: str, where: str) -> Entry:
     Raises UsageError when there is none, or more than one.
     """
     entries = tuple(entries)
+    for entry in entries:
+        if value.startswith(entry.label + _SEPARATOR):
+            return entry  # the list said more of it
     without_size = value.rpartition(_SEPARATOR)[0]
     for wanted in (value, without_size):
         for entry in entries:

@@ -31,7 +31,11 @@ def brief_html(report: Report) -> Html:
         tag("p", " ".join(others)) if others else EMPTY,
         _findings(report),
         _figures(figures) if figures else EMPTY,
-        tag("p", "How this model differs from another one, and where, is said under Compare."),
+        tag(
+            "p",
+            "How this model differs from another one, and where: ",
+            tag("button", "Compare", type="button", data_model_toolkit_tab="Compare"),
+        ),
         class_="model-toolkit-report",
     )
 

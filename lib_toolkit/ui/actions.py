@@ -19,12 +19,12 @@ from lib_toolkit.ui import advanced_panel, looking, panel, saving, screen
 from lib_toolkit.ui.autoprune_actions import Autopruning
 from lib_toolkit.ui.compare_actions import Comparing
 from lib_toolkit.ui.desk import Desk, empty, first_wishes
-from lib_toolkit.ui.drafts import Draft, take
+from lib_toolkit.ui.drafts import Draft, Taken, take
 from lib_toolkit.ui.editing import Editing
 from lib_toolkit.ui.pruner import Pruner
 from lib_toolkit.ui.saving import Saved
 from lib_toolkit.ui.screen import Updates, merge
-from lib_toolkit.ui.workspace import Aim, Controls, Opened, Session, Workspace
+from lib_toolkit.ui.workspace import Aim, Controls, Loaded, Opened, Session, Workspace
 
 
 class Actions:
@@ -48,7 +48,7 @@ class Actions:
         """List the models again."""
 
         def listed(session: Session) -> Updates:
-            count = len(self.desk.labels())
+            count = len(self.host.models())
             told = f"{counted(count, 'model')} found."
             if not count:
                 told = "No models were found; put some into the models folder, then press Refresh."
@@ -157,6 +157,7 @@ class Actions:
         """A model was looked at: freshly loaded, or with one edit more or less."""
         assert isinstance(result, Opened)
         before = session.loaded
+        listed: Updates = {}
         session.loaded, session.preview = result.loaded, result.preview
         name = result.loaded.name
         if result.after == "import":
@@ -170,14 +171,23 @@ class Actions:
             session.report = session.saved = None
             session.aim = Aim()
             said = f"Loaded {name}; nothing is changed on disk yet."
+            listed = self._listed(result.loaded)
             if result.loaded.draft.is_new:
                 said = f"{name} is empty; nothing is changed on disk yet. Import its parts under Advanced."
         self.desk.start_measuring(session)
         return merge(
             panel.loaded(self.host, session),
             advanced_panel.loaded(self.host, session, result.tree),
+            listed,
             screen.status(said, "good"),
         )
+
+    def _listed(self, loaded: Loaded) -> Updates:
+        """The lists, which call a file by its architecture too from now on."""
+        if not isinstance(loaded.draft.begun, Taken):
+            return {}
+        entry = self.desk.known.note(loaded.draft.begun, loaded.found.name)
+        return merge(self.desk.choices(), {"source": {"value": entry.label}})
 
     def _take_preview(self, session: Session, result: object) -> Updates:
         assert isinstance(result, Preview)

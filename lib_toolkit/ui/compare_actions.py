@@ -154,9 +154,8 @@ def set_choices(entries: Sequence[Entry]) -> list[str]:
     return [*offered, *(entry.label for entry in entries)]
 
 
-def choices(host: Host) -> Updates:
-    """The models to choose from, as they are on disk now."""
-    entries = host.models()
+def choices(entries: Sequence[Entry]) -> Updates:
+    """The models to choose from."""
     sides: dict[str, object] = {"choices": side_choices(entries)}
     return {
         "compare_a": sides,

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from lib_toolkit.edits.components import new_names
 from lib_toolkit.edits.recipes import Wishes
 from lib_toolkit.errors import ToolkitError, UsageError
-from lib_toolkit.hosts.host import Host
+from lib_toolkit.hosts.host import Entry, Host
 from lib_toolkit.jobs import Jobs, JobView
 from lib_toolkit.plan import SUFFIXES
 from lib_toolkit.progress import Progress
 from lib_toolkit.ui import advanced_panel, looking, measuring, panel, screen
+from lib_toolkit.ui.known import Known
 from lib_toolkit.ui.measuring import Measured
 from lib_toolkit.ui.screen import Updates, merge
 from lib_toolkit.ui.workspace import LASTING, Purpose, Running, Session, Workspace
@@ -53,25 +54,27 @@ class Desk:
         self.jobs = jobs
         self.sessions = sessions or Workspace()
         self._takers: dict[type, Taker] = {}
-        self._lists: list[Callable[[Host], Updates]] = []
+        self._lists: list[Callable[[Sequence[Entry]], Updates]] = []
+        self.known = Known()
 
     def hands_to(self, result: type, taker: Taker) -> None:
         """Give every job's result of this type to ``taker``."""
         self._takers[result] = taker
 
-    def lists(self, choices: Callable[[Host], Updates]) -> None:
+    def lists(self, choices: Callable[[Sequence[Entry]], Updates]) -> None:
         """Renew these choices too whenever the models are listed again."""
         self._lists.append(choices)
 
-    def labels(self, new: bool = False) -> list[str]:
-        """The models to choose from, with ``new`` what can be begun anew behind them."""
-        return [*(entry.label for entry in self.host.models()), *(new_names() if new else ())]
+    def models(self) -> tuple[Entry, ...]:
+        """The models to choose from, as they are on disk now, with what is known of them in their labels."""
+        return self.known.shown(self.host.models())
 
     def choices(self) -> Updates:
-        """The models to choose from, as they are on disk now."""
-        labels = self.labels()
+        """The choices of every list of models."""
+        entries = self.models()
+        labels = [entry.label for entry in entries]
         own: Updates = {"source": {"choices": [*labels, *new_names()]}, "import_source": {"choices": labels}}
-        return merge(own, *(listed(self.host) for listed in self._lists))
+        return merge(own, *(listed(entries) for listed in self._lists))
 
     def answer(self, key: str | None, action: Callable[[Session], Updates]) -> tuple[str, Updates]:
         """Run an action on the session of a key; an error is said in the status line."""

@@ -60,10 +60,13 @@ class Tab:
         box.click()
         box.fill("")
         box.press_sequentially(words)
-        options = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible").filter(has_text=words)
-        chosen = options.first.inner_text().replace("✓", "").strip()
-        options.first.dispatch_event("mousedown")
+        options = self.page.locator("ul.options li:visible, ul[role=listbox] li:visible")
+        wanted = options.filter(has_text=words).first
+        chosen = wanted.inner_text().replace("✓", "").strip()
+        self.page.wait_for_timeout(150)  # Gradio opens the list anew a moment after each key
+        wanted.dispatch_event("mousedown")
         expect(box).to_have_value(chosen)
+        expect(options).to_have_count(0)
 
     def load(self, words):
         self.choose(words)

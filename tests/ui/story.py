@@ -305,11 +305,14 @@ class Story:
         self.panel("Advanced")
         self.tab.click("report")
         expect(self.tab.part("report_view")).to_contain_text(self.cast.vae_class, timeout=PATIENCE)
+        expect(self.tab.part("report_html").locator("a").first).to_be_visible()
         with self.tab.page.context.expect_page() as opened:
             self.tab.part("report_open").locator("a, button").first.click()
         expect(opened.value.locator("body")).to_contain_text(name)
         opened.value.close()
         html, data = (self._downloaded(part) for part in ("report_html", "report_json"))
+        self.tab.part("report_view").locator("button", has_text="Compare").click()
+        expect(self.tab.part("compare_pair")).to_be_visible()
         assert html.lstrip().lower().startswith("<!doctype html") and name in html
         assert name in json.dumps(json.loads(data))
 

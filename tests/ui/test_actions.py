@@ -240,3 +240,22 @@ def test_clear_forgets_the_model(actions):
     _, updates = actions.clear(key)
     assert "Nothing is loaded" in updates["identity"]["value"]
     assert "nothing to save yet" in said(actions.save(key, Controls("x"))[1])
+
+
+def test_lists_say_the_architecture_once_it_is_known(actions, models):
+    def listed(updates):
+        return next(label for label in updates["source"]["choices"] if label.startswith(BLOATED))
+
+    before = listed(actions.refresh(None)[1])
+    assert before.endswith(" MB")
+    key, updates = settled(actions, actions.load(None, before, Controls()))
+    known = updates["source"]["value"]
+    assert known == listed(updates) == f"{before} · SD-v1-Demo"
+    assert known in updates["import_source"]["choices"] and known in updates["compare_a"]["choices"]
+    assert listed(actions.refresh(None)[1]) == known, "for everybody"
+    for value in (known, before, f"{before} · something else"):
+        assert "Loaded sd-demo-bloated.ckpt" in said(settled(actions, actions.load(None, value, Controls()))[1])
+    os.utime(models / BLOATED, ns=(1, 1))
+    assert listed(actions.refresh(key)[1]) == before, "it may be another model now"
+    (models / BLOATED).unlink()
+    assert "is not among the models" in said(actions.load(key, known, Controls())[1])
