@@ -17,8 +17,9 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import models  # noqa: E402
 from benchmarks.autoprune import many_files  # noqa: E402
-from benchmarks.compare import pair_of_models  # noqa: E402
+from benchmarks.compare import pair_of_models, second_model  # noqa: E402
 from benchmarks.matrix import set_of_models  # noqa: E402
+from benchmarks.tab import clicks  # noqa: E402
 from lib_toolkit.architectures.registry import architecture  # noqa: E402
 
 
@@ -50,6 +51,7 @@ def timed(command: list[str]) -> dict[str, float]:
     done = subprocess.run(whole, capture_output=True, text=True, check=False, cwd=HERE.parent, env=ENVIRONMENT)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    print(done.stderr, end="", file=sys.stderr)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -256,6 +258,14 @@ def compare_row(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
     return [Row(*pair_of_models(model, pairs, timed, yardstick))]
 
 
+def tab_rows(folder: Path, pairs: int, sizes: Sizes) -> list[Row]:
+    """In Chromium, with the models of the other rows."""
+    checkpoint = models.dense_checkpoint(folder / "bloated.ckpt", sizes.sd1)
+    model = models.dense_safetensors(folder / "half.safetensors", sizes.sd1, "F16")
+    command = clicks(folder / "tab", checkpoint, model, second_model(model), pairs)
+    return [Row(*row) for row in timed(command)]
+
+
 ROWS = {
     "start": start_row,
     "inspect": inspect_rows,
@@ -266,6 +276,7 @@ ROWS = {
     "memory": memory_rows,
     "compare": compare_row,
     "matrix": lambda folder, pairs, sizes: [Row(*row) for row in timed(set_of_models(folder, sizes.sd1, pairs))],
+    "tab": tab_rows,
     "autoprune": lambda folder, pairs, sizes: [Row(*row) for row in timed(many_files(folder, sizes != Sizes()))],
 }
 

@@ -55,7 +55,7 @@ def build(host: Host) -> dict[str, Any]:
         parts["save"] = gr.Button("Save", variant="primary", elem_id="model_toolkit_save", scale=1, min_width=90)
         parts["clear"] = gr.Button("Clear", elem_id="model_toolkit_clear", scale=1, min_width=90)
     with gr.Row(elem_id="model_toolkit_state", elem_classes=["model-toolkit-state"]):
-        with gr.Column(scale=8, min_width=240):
+        with gr.Column(scale=8, min_width=200):
             parts["status"] = gr.HTML("", elem_id="model_toolkit_status")
             parts["unsaved"] = gr.HTML("", elem_id="model_toolkit_unsaved")
             parts["progress"] = gr.HTML(IDLE, elem_id="model_toolkit_progress")
