@@ -40,7 +40,8 @@ class Model:
     ("state_dict"), empty at the top level. ``outside`` holds tensors of other containers (optimizer state,
     a second state dict) by their dotted paths, ``values`` all that is not a tensor (epoch, callbacks …) as
     inert data by dotted path. ``notes`` are facts, ``warnings`` need attention. ``checksums`` are those that
-    the container states for its parts.
+    the container states for its parts. ``foreign`` are names in a pickle, anywhere in it, that tensors and plain
+    values do not need, ``unusual`` entries of an archive that older WebUIs refuse to open.
     """
 
     tensors: Mapping[str, Tensor]
@@ -52,6 +53,8 @@ class Model:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     checksums: tuple[Checksum, ...] = ()
+    foreign: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

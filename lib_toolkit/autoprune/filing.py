@@ -10,7 +10,7 @@ from lib_toolkit.autoprune.looking import SUFFIXES, Found
 from lib_toolkit.autoprune.moving import are_equal, copy_new, make_folder, move_new, remove
 from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED
-from lib_toolkit.autoprune.sidecars import Sidecar
+from lib_toolkit.autoprune.sidecars import Sidecar, models_of
 from lib_toolkit.autoprune.steps import now
 from lib_toolkit.errors import TargetError, ToolkitError
 from lib_toolkit.reports.plain import printable
@@ -45,7 +45,7 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
         placed: list[tuple[Sidecar, bool]] = []
         troubles: list[str] = []
         for sidecar in group.sidecars:
-            copy = copies or (not sidecar.whole and _is_shared(sidecar, source))
+            copy = copies or _is_shared(sidecar, source)
             try:
                 if _bring(sidecar.path, group.place(sidecar), copy):
                     placed.append((sidecar, copy))
@@ -117,9 +117,10 @@ def _bring(path: Path, final: Path, copy: bool) -> bool:
 
 
 def _is_shared(sidecar: Sidecar, source: Path) -> bool:
-    """Whether another model of the same stem still waits in the sidecar's folder."""
-    twins = (source.with_suffix(suffix) for suffix in SUFFIXES if suffix != source.suffix)
-    return any(twin.exists() for twin in twins if twin.parent == sidecar.path.parent)
+    """Whether another model that it belongs to still waits beside it."""
+    twins = (twin for twin in models_of(sidecar.path, SUFFIXES) if twin != source and twin.exists())
+    # The source has gone already, or is one file with its own name in other letters.
+    return any(not (source.exists() and twin.samefile(source)) for twin in twins)
 
 
 def _renumber(group: Group, intend: Intend) -> Group:

@@ -167,7 +167,11 @@ def _intent(file: str, line: Mapping[str, object]) -> Intent:
     texts = (line.get(name) for name in ("action", "target", "source_to"))
     action, target, to = (text if isinstance(text, str) else "" for text in texts)
     pairs, step, modified = line.get("sidecars"), line.get("step"), line.get("modified")
-    sidecars = tuple((str(p[0]), str(p[1])) for p in pairs if len(p) == 2) if isinstance(pairs, list) else ()
+    sidecars = (
+        tuple((str(p[0]), str(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2)
+        if isinstance(pairs, list)
+        else ()
+    )
     told = step_of(step) if isinstance(step, dict) else Step(file, "")
     return Intent(file, action, target, to, sidecars, told, modified if isinstance(modified, int) else 0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_toolkit.autoprune.policy import DONE, FAILED
-from lib_toolkit.autoprune.sidecars import Companions, Sidecar
+from lib_toolkit.autoprune.sidecars import Companions, Sidecar, is_sidecar
 
 SUFFIXES = frozenset({".safetensors", ".sft", ".st", ".ckpt", ".pt", ".pth", ".bin"})
 """Endings of model files; what they are is decided by their content."""
@@ -36,6 +37,11 @@ PARTIAL = (
 )
 """Endings that browsers and download programs give to files that are not complete."""
 
+_STRAY = (
+    "It is not named like a model that is known (.safetensors, .ckpt, .pt, .pth, .bin); give it such an ending if it "
+    "is one."
+)
+_OWN_FILE = re.compile(r"journal(\.\d+)?\.jsonl")
 _OWN_FOLDERS = frozenset({DONE.casefold(), FAILED.casefold()})
 _MOST = 100_000
 _DEEPEST = 16
@@ -102,13 +108,20 @@ def look(drop: Path) -> Look:
             if lower.endswith(PARTIAL):
                 if not lower.endswith(".aria2"):
                     aside.append(Aside(told, status.st_size, "It is a download that has not ended.", True))
-            elif path.suffix.lower() in SUFFIXES:
+            elif is_model(name):
                 if other := companions.download_of(path):
                     why = f"{other} beside it says that a download goes on; delete that file if it has ended."
                     aside.append(Aside(told, status.st_size, why, True))
                 else:
                     models.append(Found(told, path, mark_of(status), companions.sidecars(path)))
+            elif not (_OWN_FILE.fullmatch(name) or is_sidecar(name)):
+                aside.append(Aside(told, status.st_size, _STRAY, False))
     return Look(tuple(sorted(models, key=_order)), tuple(sorted(aside, key=_order)))
+
+
+def is_model(name: str) -> bool:
+    """Whether a file is taken for a model by its name."""
+    return Path(name).suffix.lower() in SUFFIXES
 
 
 def _order(one: Found | Aside) -> tuple[str, str]:

@@ -30,11 +30,24 @@ from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
 from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sorting import Verdict, changed_of, judge, removed_of
-from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, POSTPONED, WAITING, WRITTEN, Step, now
+from lib_toolkit.autoprune.steps import (
+    DUPLICATE,
+    HAS_FAILED,
+    LEFT,
+    MOVED,
+    PLANNED,
+    POSTPONED,
+    WAITING,
+    WRITTEN,
+    Step,
+    now,
+)
 from lib_toolkit.casting import Narrowing
 from lib_toolkit.errors import CancelledError, FormatError, TargetError, ToolkitError, UsageError
 from lib_toolkit.formats import open_model
+from lib_toolkit.plan import PROVENANCE
 from lib_toolkit.progress import Progress
+from lib_toolkit.reports.plain import printable
 from lib_toolkit.writing import OutgrownError, WriteOptions, Written, write
 
 _SMALL = 4 << 20
@@ -99,8 +112,11 @@ class Worker:
                 taken = hashes.of_source(model, self.progress, self.policy.threads)
                 about = describe(model) if verdict.as_it_is else None
                 job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())), about=about)
+        if equal is not None and equal.is_symlink() and equal.samefile(found.path):
+            return replace(job.step, outcome=LEFT, reason=f"{equal} is a link to it, which would lead nowhere then.")
         if equal is not None:
-            return self._duplicate(job, equal)
+            told = _only_here(verdict.plan.metadata, equal)
+            return self._duplicate(replace(job, step=replace(job.step, findings=(*job.step.findings, *told))), equal)
         if standing is not None:
             job = replace(job, group=standing, step=replace(job.step, recovered=True))
         return self._move(job, standing is not None) if verdict.as_it_is else self._finish(job)
@@ -205,6 +221,8 @@ class Worker:
         step = replace(blank(found, HAS_FAILED, reason), source="")
         try:
             step = replace(step, hashes=self._hashes_of_unusable(found))
+            if not unchanged(found):  # hashing takes its time
+                return blank(found, WAITING, "It was changed or taken away while it was read.")
             group = aside(found, self.drop, FAILED, found.sidecars)
 
             def intend(group: Group) -> None:
@@ -229,8 +247,9 @@ class Worker:
         self.journal.intend(_intent(job.found, job.step, action, group, to))
 
 
-def preview(found: Found, policy: Policy, known: Known, progress: Progress) -> Step:
-    """What ``work`` would do with a file; nothing is changed and little is read."""
+def preview(found: Found, policy: Policy, known: Known, progress: Progress, promised: set[Path]) -> Step:
+    """What ``work`` would do with a file; nothing is changed and little is read. ``promised``: names that files
+    before it would get, to which its own are added."""
     try:
         with open_model(found.path) as model:
             verdict = judge(model, policy)
@@ -242,13 +261,26 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress) -> S
             if not verdict.as_it_is:
                 size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
             group = free_group(_group(found, verdict))
+            while not promised.isdisjoint(group.folder / name for name in group.names):
+                group = free_group(group, group.number + 1)
+            promised.update(group.folder / name for name in group.names)
             reason = "It needs nothing and would be moved as it is." if verdict.as_it_is else ""
-            return replace(_placed(step, group, ()), target_size=size, reason=reason)
+            places = tuple(str(group.place(one)) for one in group.sidecars)
+            return replace(_placed(step, group, ()), target_size=size, reason=reason, sidecars=places)
     except CancelledError:
         raise
     except ToolkitError as error:
         reason = str(error).replace(str(found.path), found.name)
         return blank(found, PLANNED, f"It would go to {FAILED}: {reason}")
+
+
+def _only_here(metadata: Mapping[str, str], equal: Path) -> tuple[str, ...]:
+    """What is to be told of metadata that an equal model lacks, or has otherwise."""
+    with open_model(equal) as other:
+        there = other.metadata
+    keys = [key for key in metadata if key not in {PROVENANCE, "format"} and there.get(key) != metadata[key]]
+    names = printable(", ".join(keys), 200)
+    return (f"{equal.name} does not say the same in its metadata ({names}); this file does.",) if keys else ()
 
 
 def blank(found: Found, outcome: str, reason: str = "") -> Step:
@@ -295,7 +327,7 @@ def _placed(step: Step, group: Group, troubles: tuple[str, ...]) -> Step:
         target=str(group.model),
         target_size=size,
         findings=(*step.findings, *troubles),
-        sidecars=tuple(str(group.place(one)) for one in group.sidecars),
+        sidecars=tuple(str(place) for one in group.sidecars if os.path.lexists(place := group.place(one))),
     )
 
 

@@ -43,6 +43,8 @@ def recover(
     waiting = {}
     for name, intent in begun.items():
         if not _is_sound(intent, policy, drop):
+            reason = "The journal tells of a step outside of the folders that are worked on; nothing was done for it."
+            tell(Step(name, LEFT, intent.step.size, now(), reason))
             continue
         source = drop / name
         with suppress(ToolkitError, OSError):

@@ -60,7 +60,8 @@ def run_once(
 
 
 def watch(policy: Policy, every: float, progress: Progress = SILENT, report: Report = lambda step: None) -> None:
-    """Look every ``every`` seconds, and deal with each file that two looks found the same, until cancelled.
+    """Look every ``every`` seconds, and deal with each file that two looks found the same, until cancelled. Less than
+    PAUSE seconds are too short for that.
 
     Raises what ``run_once`` raises; the end is a CancelledError. Files that are set aside are told of once.
     """
@@ -131,12 +132,12 @@ class _Session:
         ready = [found for found in ready if not self._known.was_kept(found.name, found.mark)]
         if self._memory is not None:
             ready = [found for found in ready if self._memory.tries(found)]
-            if not ready and not begun:
-                self._tell_once((*seen.aside, *changing))
-                return self._ended("done")
-        if not (ready or begun or seen.aside or changing):
-            # Nothing to tell of; what the journal last told stays the last run.
-            remove_temporaries(self.policy, self.drop, seen, ())
+        # What was begun with a file that lies here goes on when its turn comes.
+        gone = [name for name in begun if not os.path.lexists(self.drop / name)]
+        if not (ready or gone):
+            # Nothing is done, so that what the journal last told stays the last run.
+            remove_temporaries(self.policy, self.drop, seen, begun.values())
+            self._tell_once((*seen.aside, *changing))
             return self._ended("done")
         journals.rotate(self.drop)
         journal = Journal(self.drop, self._id)
@@ -193,11 +194,12 @@ class _Session:
             self._saved = time.monotonic()
 
     def _tell_once(self, asides: tuple[Aside, ...]) -> None:
-        assert self._memory is not None
+        told = set() if self._memory is None else self._memory.told
         for one in asides:
-            if (one.name, one.reason) not in self._memory.told:
-                self._memory.told.add((one.name, one.reason))
-                self._report(_set_aside(one))
+            if (one.name, one.reason) not in told:
+                told.add((one.name, one.reason))
+                self._steps.append(_set_aside(one))
+                self._report(self._steps[-1])
 
     def _ended(self, state: str) -> Run:
         return Run(self._id, state, self._began, now(), "", tuple(self._steps))
@@ -209,14 +211,14 @@ def _dry_run(policy: Policy, drop: Path, progress: Progress, report: Report, pau
         _sleep(pause, progress)
     seen = look(drop)
     ready, changing = stable(before, seen)
-    known = Known(drop, policy.threads)
+    known, promised = Known(drop, policy.threads), set[Path]()
     steps = [_set_aside(one) for one in (*seen.aside, *changing)]
     for step in steps:
         report(step)
     for found in ready:
         if known.was_kept(found.name, found.mark):
             continue
-        steps.append(preview(found, policy, known, progress))
+        steps.append(preview(found, policy, known, progress, promised))
         report(steps[-1])
     return Run("", "done", began, now(), "", tuple(steps))
 

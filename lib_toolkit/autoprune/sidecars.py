@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,10 @@ ENDINGS = frozenset(
     {
         *_IMAGES,
         *(f".preview{ending}" for ending in _IMAGES),
+        *(f".cm-preview{ending}" for ending in _IMAGES),
         ".civitai.info",
+        ".cm-info.json",
+        ".rgthree-info.json",
         ".metadata.json",
         ".json",
         ".yaml",
@@ -32,6 +36,10 @@ ENDINGS = frozenset(
 ``.yaml`` configurations; ``.civitai.info`` and ``.metadata.json`` come from programs that manage models."""
 
 
+_RANDOM = re.compile(r"(?=.*[A-Z])(?=.*[a-z0-9])[\w-]{4,}", re.ASCII)
+"""What browsers put into the name of a download, unlike the words that people put there."""
+
+
 @dataclass(frozen=True)
 class Sidecar:
     """A file beside a model. ``ending`` follows the stem of the model's name, or, with ``whole``, all of it."""
@@ -45,6 +53,28 @@ class Sidecar:
         return f"{model.name if self.whole else model.stem}{self.ending}"
 
 
+def models_of(sidecar: Path, suffixes: Iterable[str]) -> Iterator[Path]:
+    """The models of these suffixes, there or not, that a sidecar of this name would belong to."""
+    for base, ending in _splits(sidecar.name):
+        if base and ending.lower() in ENDINGS:
+            yield sidecar.with_name(base)
+            for suffix in suffixes:
+                yield sidecar.with_name(base + suffix)
+                yield sidecar.with_name(base + suffix.upper())
+
+
+def is_sidecar(name: str) -> bool:
+    """Whether a file is named like one, whatever lies beside it."""
+    return any(ending.lower() in ENDINGS for _, ending in _splits(name))
+
+
+def _splits(name: str) -> Iterator[tuple[str, str]]:
+    """A name in two, before its last piece and before its last two."""
+    pieces = name.split(".")
+    for count in (1, 2):
+        yield ".".join(pieces[:-count]), "." + ".".join(pieces[-count:])
+
+
 class Companions:
     """The files of one folder by what their names begin with, so that each model finds its own at once."""
 
@@ -53,14 +83,13 @@ class Companions:
         self._endings: dict[str, list[str]] = {}
         self._partial: dict[str, str] = {}
         for name in names:
-            pieces = name.split(".")
-            for count in (1, 2):
-                base, ending = ".".join(pieces[:-count]), "." + ".".join(pieces[-count:])
+            for base, ending in _splits(name):
                 if base and ending.lower() in ENDINGS:
                     self._endings.setdefault(base, []).append(ending)
-            if name.lower().endswith(partial):
-                for count in range(1, len(pieces)):
-                    self._partial.setdefault(".".join(pieces[:count]), name)
+            for ending in partial:
+                if name.lower().endswith(ending):
+                    for model in _downloaded(name[: -len(ending)]):
+                        self._partial.setdefault(model, name)
 
     def sidecars(self, model: Path) -> tuple[Sidecar, ...]:
         """What belongs to a model of this folder."""
@@ -74,3 +103,17 @@ class Companions:
     def download_of(self, model: Path) -> str | None:
         """A file that says that this model is being downloaded."""
         return self._partial.get(model.name) or self._partial.get(model.stem)
+
+
+def _downloaded(name: str) -> Iterator[str]:
+    """What a download of this name, without its ending, may be of: names and stems of models.
+
+    Browsers put a few random letters into the name, before or behind the model's ending.
+    """
+    yield name
+    before, _, last = name.rpartition(".")
+    if "." in before and last:
+        yield before
+        stem, _, random = before.rpartition(".")
+        if stem and _RANDOM.fullmatch(random):
+            yield f"{stem}.{last}"

@@ -15,6 +15,7 @@ from lib_toolkit.errors import FormatError
 from lib_toolkit.identify import Identification, identify
 from lib_toolkit.model import Model
 from lib_toolkit.plan import Plan, plan_of
+from lib_toolkit.reports.plain import printable
 
 AS_IS = ""
 """The format of what stays in the one that it has."""
@@ -79,6 +80,8 @@ def judge(model: Model, policy: Policy) -> Verdict:
         # Other programs look for the containers of a pickle, so that it stays byte for byte; safetensors has none.
         file_format = "ckpt" if pickled else "safetensors"
         plan = plan_of(model) if pickled else set_precision(plan_of(model), found, policy.precision)
+        if model.foreign:
+            raise FormatError(_why_unsafe(model, found))
         as_it_is, ending = pickled or _needs_nothing(plan, file_format), _own_ending(model)
     else:
         file_format, plan = _file_format(place, policy), plan_prune(model, found, policy.wishes)
@@ -103,8 +106,11 @@ def _own_ending(model: Model) -> str:
 
 
 def _needs_nothing(plan: Plan, file_format: str) -> bool:
-    same = plan.tensors.keys() == plan.source.tensors.keys()
-    return same and not plan.dropped and not plan.changed and plan.source.origin.format == _CONTAINERS[file_format]
+    """Whether the file would be written with the same contents. A pickle that names more than tensors need is written
+    anew, and so is an archive that older WebUIs refuse: what goes into their folders is safe for them to open."""
+    source = plan.source
+    same = plan.tensors.keys() == source.tensors.keys() and source.origin.format == _CONTAINERS[file_format]
+    return same and not (plan.dropped or plan.changed or source.foreign or source.unusual)
 
 
 def removed_of(plan: Plan) -> tuple[Removed, ...]:
@@ -123,6 +129,15 @@ def changed_of(plan: Plan) -> tuple[Altered, ...]:
         what = one.what if "→" in one.what else one.what.split(" from ")[0]
         table[what] = table.get(what, 0) + 1
     return tuple(Altered(what, count) for what, count in table.items())
+
+
+def _why_unsafe(model: Model, found: Identification) -> str:
+    names = printable(", ".join(model.foreign[:3]), 200)
+    return (
+        f"{model.origin.path} ({found.name}) names what no model needs ({names}), and programs that open it may run "
+        "that; nothing was run. Get it as safetensors, or make that of it: "
+        "`model-toolkit convert FILE --format safetensors`."
+    )
 
 
 def _why_unusable(model: Model, found: Identification) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lib_toolkit.progress import Progress, Status
 
 _OK, _BAD = 0, 2
+SHORTEST = 2
+"""Seconds between two looks of ``--watch``: what changes in less may still be being copied."""
+
 _PROGRESS_EVERY = 0.5
 _SWITCHES = ("precision", "vae_format", "component_format", "sources", "workers", "keep_ema", "fix_clip")
 """Options that replace a setting of the models folder."""
@@ -57,8 +60,10 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.watch is not None and not 0 < options.watch <= 86_400:
-        raise UsageError(f"{options.watch:g} is no number of seconds to wait between looks; choose 1 to 86400.")
+    if options.watch is not None and not SHORTEST <= options.watch <= 86_400:
+        raise UsageError(
+            f"{options.watch:g} is no number of seconds to wait between looks; choose {SHORTEST} to 86400."
+        )
     if options.watch is not None and options.dry_run:
         raise UsageError("A dry run is one look; leave out --watch.")
     if options.child:

@@ -6,6 +6,7 @@ the zip directory and ``data.pkl`` are read here; tensors are ranges of the file
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from lib_toolkit.errors import FormatError
@@ -23,6 +24,9 @@ _PICKLE = "/data.pkl"
 _KNOWN = frozenset(
     {"data.pkl", "byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id"}
 )
+_USUAL = re.compile(r"data/\d+|data\.pkl|version|byteorder|\.data/serialization_id", re.ASCII)
+"""What WebUIs of 2023 accept in an archive before they open it (``modules/safe.py`` of A1111); others they refuse as
+possibly malicious, even what newer versions of PyTorch add."""
 _SHORT = 64
 """Bytes of the longest ``byteorder`` entry that is looked at."""
 
@@ -41,13 +45,14 @@ def open_zip_checkpoint(file: SourceFile) -> Model:
     pickle = read_pickle(data, 0, label)
     if pickle.end != len(data):
         raise FormatError(f"{label} is damaged or forged: something follows its list of contents; get it again.")
-    found = sort_contents(pickle.value, label)
+    found = sort_contents(pickle, label)
     storages = _Storages(file, root, entries, big_endian)
     tensors = bind(found.tensors, storages.view, label)
     outside = bind(found.outside, storages.view, label)
     if not tensors:
         raise FormatError(f"{label} holds no tensors, so it is not a model; it may be a configuration or a log.")
     notes, warnings = _unused(root, entries, storages.used)
+    unusual = [name for name in entries if not _USUAL.fullmatch(name.removeprefix(f"{root}/"))]
     return Model(
         tensors=tensors,
         origin=Origin(file.path, "torch-zip", file.size, file),
@@ -58,6 +63,8 @@ def open_zip_checkpoint(file: SourceFile) -> Model:
         notes=(*found.notes, *notes),
         warnings=(*found.warnings, *warnings),
         checksums=storages.checksums(),
+        foreign=tuple(found.foreign),
+        unusual=tuple(unusual),
     )
 
 

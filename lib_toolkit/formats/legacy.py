@@ -8,6 +8,7 @@ its writers store little-endian elements.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lib_toolkit.errors import FormatError
 from lib_toolkit.files import SourceFile
@@ -62,7 +63,7 @@ def open_legacy_checkpoint(file: SourceFile) -> Model:
         offset = places[ref.storage.key] + ref.storage.view_offset
         return stored_view(file, offset, ref.dtype, ref.shape, ref.stride, ref.offset)
 
-    found = sort_contents(contents.value, label)
+    found = sort_contents(contents, label)
     tensors = bind(found.tensors, view, label)
     outside = bind(found.outside, view, label)
     return _model(file, "torch-legacy", found, tensors, outside)
@@ -89,7 +90,7 @@ def open_bare_pickle(file: SourceFile) -> Model:
     def view(ref: TensorRef) -> Tensor:
         raise FormatError(f"{label} refers to the storage {shown(ref.storage.key)!r}, which it lacks; get it again.")
 
-    found = sort_contents(pickle.value, label)
+    found = sort_contents(pickle, label)
     return _model(file, "pickle", found, bind(found.tensors, view, label), bind(found.outside, view, label))
 
 
@@ -107,6 +108,7 @@ def _model(file: SourceFile, kind: str, found: Sorted, tensors: dict[str, Tensor
         values=found.values,
         notes=tuple(found.notes),
         warnings=tuple(found.warnings),
+        foreign=tuple(found.foreign),
     )
 
 
@@ -145,7 +147,8 @@ def _parse(data: bytes, label: str) -> tuple[Pickle, Pickle, int]:
                 )
     contents = read_pickle(data, system.end, label)
     keys = read_pickle(data, contents.end, label)
-    return contents, keys, keys.end
+    names = (name for pickle in (contents, magic, version, system, keys) for name in pickle.names)
+    return replace(contents, names=tuple(names)), keys, keys.end
 
 
 def _expected(contents: Pickle, label: str) -> dict[str, StorageRef]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from lib_toolkit.errors import FormatError
 from lib_toolkit.formats.pickle_contents import Container, Contents, Leaf, Ref, walk
+from lib_toolkit.formats.pickle_nodes import Name
 from lib_toolkit.formats.pickle_values import ArrayRef, MalformedError, Placeholder, RefusedTensor, TensorRef
-from lib_toolkit.formats.pickles import shown
+from lib_toolkit.formats.pickles import Pickle, shown
+from lib_toolkit.formats.torch_objects import is_familiar, is_plain
 from lib_toolkit.tensors import WHOLE_TENSOR_CAP, Filled, Strided, Tensor, nbytes, stored_view
 
 STATE_DICTS = (
@@ -44,9 +46,10 @@ class Sorted:
     container: str = ""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
 
 
-def sort_contents(root: object, label: str) -> Sorted:
+def sort_contents(pickle: Pickle, label: str) -> Sorted:
     """Choose the state dict and sort the rest. ``label`` names the file in messages.
 
     A dict is the state dict when its name is a usual one, or when it is the top level; otherwise all tensors
@@ -55,10 +58,10 @@ def sort_contents(root: object, label: str) -> Sorted:
     things would have one name, or when the pickle is malformed.
     """
     try:
-        contents = walk(root)
+        contents = walk(pickle.value)
     except MalformedError as error:
         raise FormatError(f"{label} is damaged or forged: {error}; get it again.") from None
-    found = Sorted()
+    found = Sorted(foreign=[name.text for name in pickle.names if not is_plain(name)])
     ranked = _candidates(contents)
     if ranked:
         found.container = contents.containers[ranked[0]].path
@@ -77,7 +80,7 @@ def sort_contents(root: object, label: str) -> Sorted:
     if not ranked:
         _note_flat(found, contents, hidden_too)
     _take_metadata(found, contents)
-    _note_placeholders(found)
+    _note_placeholders(found, pickle.names)
     return found
 
 
@@ -180,16 +183,22 @@ def _take_metadata(found: Sorted, contents: Contents) -> None:
             del found.values[leaf.path]
 
 
-def _note_placeholders(found: Sorted) -> None:
+def _note_placeholders(found: Sorted, names: Iterable[Name]) -> None:
     by_level: dict[str, dict[str, None]] = {"info": {}, "warning": {}}
     for value in found.values.values():
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, Placeholder) and item.level in by_level:
                 by_level[item.level][item.name] = None
+    told = by_level["info"] | by_level["warning"]
+    lost = {name.text: None for name in names if name.text not in told and not is_plain(name) and not is_familiar(name)}
     if by_level["info"]:
         found.notes.append(f"kept as names only, nothing of them was loaded: {_listed(by_level['info'])}")
     if by_level["warning"]:
         found.warnings.append(f"names things that models do not need; none was loaded: {_listed(by_level['warning'])}")
+    if lost:
+        found.warnings.append(
+            f"names things that no part of it uses, as no model does; none was loaded: {_listed(lost)}"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -122,18 +122,34 @@ REFUSED_TENSORS = {
 }
 """Kinds of tensors that are more than a view of a storage."""
 
-KNOWN_MODULES = _words(
-    """pytorch_lightning lightning lightning_fabric lightning_utilities omegaconf argparse easydict pathlib datetime
-    enum hydra ldm sgm wandb typing collections uuid decimal fractions numpy copyreg"""
+PLAIN_NAMES = (
+    _words(
+        "bool bytes bytearray complex dict float frozenset int list range set slice str tuple unicode xrange",
+        "builtins.",
+    )
+    | _words(
+        """Size device dtype Tensor qint8 quint8 qint32 complex128 per_tensor_affine per_channel_affine strided
+        sparse_coo ComplexDoubleStorage QInt8Storage QUInt8Storage QInt32Storage""",
+        "torch.",
+    )
+    | _words(
+        """torch.serialization._get_layout torch.storage.TypedStorage torch.storage._TypedStorage
+    torch.cuda.ComplexDoubleStorage numpy.dtype numpy.ndarray collections.deque"""
+    )
 )
-"""Top-level modules of harmless things that trainers leave in checkpoints."""
+"""Names of plain values, beside those that stand for tensors."""
 
-KNOWN_NAMES = _words(
-    """bool bytes bytearray complex dict float frozenset int list object range set slice str tuple type unicode xrange
-    Exception""",
-    "builtins.",
-) | _words("torch.Size torch.device torch.dtype torch.serialization._get_layout torch.Tensor")
-"""Single names of that sort."""
+_FAMILIAR_MODULES = _words(
+    """pytorch_lightning lightning lightning_fabric lightning_utilities omegaconf argparse easydict pathlib datetime
+    enum hydra ldm sgm wandb typing collections uuid decimal fractions numpy"""
+)
+"""Top-level modules whose classes trainers leave in checkpoints; functions in them are another matter."""
+
+_FAMILIAR_NAMES = _words(
+    """datetime.datetime datetime.date datetime.time datetime.timedelta datetime.timezone builtins.object builtins.type
+    builtins.Exception copyreg._reconstructor"""
+)
+"""Single names of that sort that do not look like classes."""
 
 _RUNNING_MODULES = _words(
     """os posix nt subprocess _posixsubprocess _winapi sys importlib imp zipimport pkgutil pickle _pickle cloudpickle
@@ -151,11 +167,13 @@ _RUNNING_NAMES = _words(
     "builtins.",
 ) | _words(
     """functools.partial functools.reduce functools.partialmethod io.open io.FileIO io.open_code _io.open _io.FileIO
-    codecs.open fileinput.input logging.config.dictConfig logging.config.fileConfig
-    torch.load torch.save torch.serialization.load torch.compile torch.jit.load
+    codecs.open fileinput.input logging.config.dictConfig logging.config.fileConfig logging.config.listen
+    hydra.utils.instantiate hydra.utils.call yaml.load yaml.unsafe_load yaml.full_load
+    torch.load torch.save torch.serialization.load torch.storage._load_from_bytes torch.compile torch.jit.load
     torch.jit.unsupported_tensor_ops.execWrapper torch.utils.bottleneck.__main__.run_cprofile torch.ops.load_library
     torch.distributed.rpc.server_process_global_profile numpy.load numpy.save numpy.fromfile
-    numpy.testing._private.utils.runstring numpy.testing.runstring pandas.read_pickle pandas.eval
+    numpy.testing._private.utils.runstring numpy.testing._private.utils.rundocs numpy.testing.runstring
+    numpy.testing.rundocs numpy.memmap pandas.read_pickle pandas.eval
     _aix_support._read_cmd_output _osx_support._read_output uuid._get_command_stdout
     types.FunctionType types.CodeType"""
 )
@@ -188,5 +206,6 @@ def runs_programs(module: str, name: str) -> bool:
 
 
 def is_known(module: str, name: str) -> bool:
-    """Whether the name belongs to what trainers usually leave behind and nobody needs to worry about."""
-    return module.partition(".")[0] in KNOWN_MODULES or f"{module}.{name}" in KNOWN_NAMES
+    """Whether the name belongs to what trainers usually leave behind: classes of callbacks, configurations, dates."""
+    is_class = name.lstrip("_")[:1].isupper()
+    return (is_class and module.partition(".")[0] in _FAMILIAR_MODULES) or f"{module}.{name}" in _FAMILIAR_NAMES

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lib_toolkit.errors import FormatError, UnsafeFileError
 from lib_toolkit.formats.pickle_machine import BrokenPickleError, CutPickleError, Machine
 from lib_toolkit.formats.pickle_names import runs_programs
-from lib_toolkit.formats.pickle_nodes import Persistent
+from lib_toolkit.formats.pickle_nodes import Name, Persistent
 from lib_toolkit.formats.pickle_opcodes import OPERATIONS
 
 
@@ -22,11 +22,13 @@ class CutShortError(FormatError):
 
 @dataclass(frozen=True, slots=True)
 class Pickle:
-    """A pickle that was read: its value, where it ends in the bytes, and all references to outside."""
+    """A pickle that was read: its value, where it ends in the bytes, all references to outside, and all names in it,
+    those of things that it makes and throws away included."""
 
     value: object
     end: int
     persistent: tuple[Persistent, ...]
+    names: tuple[Name, ...]
 
 
 def read_pickle(data: bytes, start: int, label: str) -> Pickle:
@@ -52,7 +54,7 @@ def read_pickle(data: bytes, start: int, label: str) -> Pickle:
             f"{label} is damaged: its list of contents makes no sense at byte {machine.position:,}; get it again."
         ) from None
     _refuse_programs(machine, label)
-    return Pickle(value, machine.position, tuple(machine.persistent))
+    return Pickle(value, machine.position, tuple(machine.persistent), tuple(machine.names.values()))
 
 
 def shown(text: str, most: int = 100) -> str:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from lib_toolkit.dtypes import DType
 from lib_toolkit.formats.numpy_objects import array, array_from_buffer, as_bytes, converted, number
-from lib_toolkit.formats.pickle_names import REFUSED_TENSORS, STORAGES, TORCH_DTYPES, is_known
+from lib_toolkit.formats.pickle_names import PLAIN_NAMES, REFUSED_TENSORS, STORAGES, TORCH_DTYPES, is_known
 from lib_toolkit.formats.pickle_nodes import Bag, Call, Mapping, Name, Pairs, Persistent
 from lib_toolkit.formats.pickle_values import (
     ArrayRef,
@@ -92,8 +92,18 @@ def storage_of(identity: object) -> StorageRef | RefusedTensor:
     return StorageRef(str(key), dtype, numel, view)
 
 
+def is_plain(name: Name) -> bool:
+    """Whether tensors and plain values need it, so that whoever calls it gets nothing else."""
+    return name.text in _PLAIN
+
+
+def is_familiar(name: Name) -> bool:
+    """Whether it belongs to what trainers usually leave behind, such as callbacks and configurations."""
+    return is_known(name.module, name.name)
+
+
 def _placeholder(name: Name) -> Placeholder:
-    return Placeholder(name.text, "info" if is_known(name.module, name.name) else "warning")
+    return Placeholder(name.text, "info" if is_plain(name) or is_familiar(name) else "warning")
 
 
 def _recognise_call(call: Call) -> object:
@@ -293,3 +303,5 @@ _RULES: dict[str, _Rule] = {
     "torch.nn.modules.container.ParameterDict": _parameters,
     "torch.nn.modules.container.ParameterList": _parameters,
 }
+
+_PLAIN = frozenset({*_FORMS, *_RULES, *_TENSOR_CLASSES, *STORAGES, *TORCH_DTYPES, *REFUSED_TENSORS, *PLAIN_NAMES})

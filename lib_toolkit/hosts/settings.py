@@ -35,6 +35,13 @@ class Setting:
             return 0 <= value <= self.most
         return not self.choices or value in self.choices
 
+    @property
+    def told(self) -> str:
+        """What it may be, in words."""
+        if self.choices:
+            return f"choose {', '.join(self.choices)}"
+        return "choose true or false" if isinstance(self.default, bool) else f"choose 0 to {self.most}"
+
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(

@@ -30,7 +30,7 @@ from lib_toolkit.hosts.host import (
     nothing,
 )
 from lib_toolkit.hosts.listing import Place
-from lib_toolkit.hosts.settings import Value, read_from
+from lib_toolkit.hosts.settings import SETTINGS, Value, read_from
 
 FOLDERS = {
     CHECKPOINT: "Stable-diffusion",
@@ -126,4 +126,8 @@ def _read_settings(path: Path) -> dict[str, object]:
         raise UsageError(f"The settings in {path} cannot be read ({error}); mend or delete that file.") from None
     if not isinstance(settings, dict):
         raise UsageError(f"The settings in {path} must be one JSON object; mend or delete that file.")
+    for setting in SETTINGS:
+        value = settings.get(setting.key, setting.default)
+        if not setting.allows(value):
+            raise UsageError(f"The settings in {path} say {setting.key}: {json.dumps(value)}; {setting.told}.")
     return settings

@@ -51,8 +51,9 @@ class Autopruning:
                 if question is not None:
                     return question
             session.watched = self._pruner.begin()
-            session.asked = None
-            return self.shown(session)
+            answered, session.asked = session.asked, None
+            begun = screen.status("Autoprune works on what lies in its folder; its panel tells how it goes.")
+            return merge(self.shown(session), begun if answered else {})
 
         return self._desk.answer(key, begin)
 

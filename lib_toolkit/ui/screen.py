@@ -64,7 +64,9 @@ def progress_html(view: JobView, step: int, every: int = 0) -> Html:
     else:
         percent, figures = None, ""
         fill = tag("div", class_="model-toolkit-fill model-toolkit-unsure")
-    phase = "Cancelling" if view.cancelling else now.phase[:1].upper() + now.phase[1:]
+    # What begins with a file's name keeps its letters.
+    phase = now.phase if ": " in now.phase else now.phase[:1].upper() + now.phase[1:]
+    phase = "Cancelling" if view.cancelling else phase
     return tag(
         "div",
         tag(

@@ -259,7 +259,10 @@ def test_a_forged_journal_moves_nothing(lib, tmp_path):
             intent = Intent(name, "written", str(target), "", sidecars, Step(name, ""), 0)
             file.write(json.dumps({"line": "intent", **intent.as_json()}) + "\n")
     (lib.drop / "x.exe").write_text("x")
-    assert lib.run().steps == ()
+    told = {step.file for step in lib.run().steps}
+    assert told == {"x.exe", *(name for name, _, _ in evil)}
+    (left,) = lib.run().steps
+    assert (left.file, left.outcome) == ("x.exe", "left"), "what the journal said is told once"
     assert secret.read_text() == "secret"
     assert (lib.drop / "x.exe").exists()
     assert not (tmp_path / "out.safetensors").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -92,3 +93,24 @@ def test_a_cache_that_cannot_be_read_is_made_anew(lib, content):
     save(lib.folder("lora") / "there.safetensors", samples.lora(dtype="<f2"))
     save(lib.drop / "again.safetensors", samples.lora())
     assert lib.run().counts == {"duplicate": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_in_the_target_folder_to_the_file_itself_is_none(lib):
+    path = save(lib.drop / "a.safetensors", samples.lora(dtype="<f2"))
+    lib.folder("lora").mkdir()
+    (lib.folder("lora") / "a.safetensors").symlink_to(path)
+    (step,) = lib.run().steps
+    assert step.outcome == "left" and "link" in step.reason
+    assert (lib.folder("lora") / "a.safetensors").is_file()
+
+
+def test_other_metadata_of_a_duplicate_are_told_of(lib):
+    arrays = samples.lora(dtype="<f2")
+    save(lib.drop / "a.safetensors", arrays, {"author": "somebody"})
+    assert lib.run().counts == {"moved": 1}
+    save(lib.drop / "b.safetensors", arrays, {"author": "somebody", "modelspec.prediction_type": "v"})
+    (step,) = lib.run().steps
+    assert step.outcome == "duplicate"
+    assert any("modelspec.prediction_type" in finding for finding in step.findings)
+    assert not any("author" in finding for finding in step.findings)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
-from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling
+from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, watch
+from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Journal
 from lib_toolkit.autoprune.steps import Removed, Run, Step, step_of
-from lib_toolkit.errors import TargetError, VerificationError
+from lib_toolkit.errors import CancelledError, TargetError, VerificationError
+from lib_toolkit.progress import Progress
 from tests.autoprune import samples
 from tests.autoprune.samples import library, save
 
@@ -107,3 +110,32 @@ def test_sentences_are_printable_and_say_what_matters():
     run = Run("x", "done", "", steps=(step, Step("b", "failed", reason="why")))
     assert telling.summary(run) == "Files: 1 pruned, 1 moved to Failed; 1.00 MB saved."
     assert telling.summary(Run("", "done", "")) == "Nothing lies in the drop folder."
+
+
+@pytest.mark.parametrize("sidecars", [[1], [[1]], ["ab"], {"a": 1}, [None, ["a", "b", "c"]]])
+def test_an_odd_line_stops_no_run(lib, sidecars):
+    line = {"line": "intent", "file": "a.safetensors", "sidecars": sidecars, "step": [], "modified": "x"}
+    (lib.drop / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    save(lib.drop / "a.safetensors", samples.lora())
+    assert lib.run().counts == {"left": 1, "written": 1}
+
+
+def test_looks_without_work_leave_the_journal_alone(lib, monkeypatch):
+    """A file that cannot be dealt with now is tried again later; meanwhile its reason stays the last run."""
+    save(lib.drop / "a.safetensors", samples.lora())
+    lib.folder("lora").write_text("in the way")
+    looks, stop = [], threading.Event()
+    original = runs.look
+
+    def counted(drop):
+        looks.append((lib.drop / "journal.jsonl").stat().st_size if len(looks) > 3 else 0)
+        if len(looks) > 12:
+            stop.set()
+        return original(drop)
+
+    monkeypatch.setattr(runs, "look", counted)
+    with pytest.raises(CancelledError):
+        watch(lib.policy(), 0.01, Progress(cancelled=stop.is_set))
+    assert looks[-1] == looks[4] > 0
+    (step,) = last_run(lib.policy()).steps
+    assert (step.file, step.outcome) == ("a.safetensors", "postponed")

@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from lib_toolkit.autoprune import run_once, waiting, watch
+from lib_toolkit.autoprune import hashes, run_once, waiting, watch
 from lib_toolkit.errors import CancelledError, UsageError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
 from tests.autoprune.samples import library, save
+from tests.making import of_arrays, safetensors_bytes
 
 
 @pytest.fixture
@@ -125,9 +126,9 @@ def test_diffusers_folders_other_files_and_hidden_ones_stay(lib):
     (lib.drop / "archive.zip").write_bytes(b"PK")
     save(lib.drop / ".hidden.safetensors", samples.lora())
     before = sorted(lib.drop.rglob("*"))
-    (step,) = lib.run().steps
-    assert (step.file, step.outcome) == ("pipe", "left")
+    assert [(step.file, step.outcome) for step in lib.run().steps] == [("archive.zip", "left"), ("pipe", "left")]
     assert set(before) <= set(lib.drop.rglob("*"))
+    assert not (lib.drop / "journal.jsonl").exists(), "nothing was done"
 
 
 def test_waiting_tells_what_lies_there_without_touching_it(lib):
@@ -185,3 +186,45 @@ def test_watch_takes_files_as_they_become_stable_and_ends_when_cancelled(lib):
     assert ("a.safetensors", "written") in steps
     assert ("b.safetensors", "written") in steps
     assert lib.files("Lora") == ["Lora/a.safetensors", "Lora/b.safetensors"]
+
+
+def test_a_file_that_grows_while_its_failure_is_dealt_with_stays(lib, monkeypatch):
+    path = lib.drop / "half.safetensors"
+    path.write_bytes(safetensors_bytes(of_arrays(samples.lora()))[:-10])
+    original = hashes.of_unusable
+
+    def meanwhile(*args):
+        found = original(*args)
+        with path.open("ab") as file:
+            file.write(b"more")
+        return found
+
+    monkeypatch.setattr(hashes, "of_unusable", meanwhile)
+    (step,) = lib.run().steps
+    assert step.outcome == "waiting"
+    assert lib.files() == ["Autoprune/half.safetensors"]
+
+
+@pytest.mark.parametrize("other", ["a.5.safetensors.part", "a.fp16.safetensors.part", "a.b.c.ckpt.crdownload"])
+def test_a_download_of_another_model_holds_nothing_up(lib, other):
+    save(lib.drop / "a.safetensors", samples.lora())
+    (lib.drop / other).write_bytes(b"")
+    assert {step.file: step.outcome for step in lib.run().steps} == {other: "waiting", "a.safetensors": "written"}
+
+
+def test_what_is_not_named_like_a_model_is_told_of(lib):
+    names = ("noext", "m.safetensors.1", "q.safetensors?type=Model", "z.gguf")
+    for name in names:
+        save(lib.drop / name, samples.lora())
+    (lib.drop / "notes.txt").write_text("x")
+    assert {step.file: step.outcome for step in lib.run().steps} == dict.fromkeys(names, "left")
+    assert {step.file for step in waiting(lib.policy())} == set(names)
+
+
+def test_a_dry_run_knows_its_own_answers(lib):
+    save(lib.drop / "a.ckpt", samples.lora())
+    save(lib.drop / "a.safetensors", samples.lora(seed=1))
+    steps = run_once(lib.policy(), pause=0.01, dry=True).steps
+    assert [step.target for step in steps] == [
+        str(lib.folder("lora") / name) for name in ("a.safetensors", "a(1).safetensors")
+    ]

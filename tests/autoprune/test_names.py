@@ -152,3 +152,25 @@ def test_numbers_are_looked_for_once_for_all_names(tmp_path):
     (tmp_path / "A.SAFETENSORS").touch()
     group = free_group(Group(tmp_path, "a", ".safetensors", (Sidecar(tmp_path / "x.json", ".json"),)))
     assert group.names == ("a(2).safetensors", "a(2).json")
+
+
+def test_models_share_sidecars_whatever_the_letters_of_their_endings(lib):
+    save(lib.drop / "tw.ckpt", samples.lora())
+    save(lib.drop / "tw.SAFETENSORS", samples.lora(seed=1))
+    (lib.drop / "tw.preview.png").write_bytes(b"picture")
+    steps = lib.run().steps
+    assert not any("could not follow" in finding for step in steps for finding in step.findings)
+    for step in steps:
+        (sidecar,) = step.sidecars
+        assert Path(sidecar).read_bytes() == b"picture"
+    assert not (lib.drop / "tw.preview.png").exists()
+
+
+def test_a_sidecar_of_two_readings_goes_with_both_models(lib):
+    save(lib.drop / "z.safetensors", samples.lora())
+    save(lib.drop / "z.preview.safetensors", samples.lora(seed=1))
+    (lib.drop / "z.preview.png").write_bytes(b"picture")
+    steps = lib.run().steps
+    assert not any("could not follow" in finding for step in steps for finding in step.findings)
+    assert all(Path(sidecar).is_file() for step in steps for sidecar in step.sidecars)
+    assert not (lib.drop / "z.preview.png").exists()

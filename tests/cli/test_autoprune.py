@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lib_toolkit.autoprune import run as runs
+from lib_toolkit.cli import autoprune as verb
 from lib_toolkit.cli.main import main
 from tests.autoprune import samples
 from tests.autoprune.samples import assert_halved, library, save
@@ -98,6 +99,7 @@ def test_what_the_disk_refuses_is_no_success(lib, monkeypatch, capsys):
         ([], "--models-dir"),
         (["--models-dir", "/nowhere/at/all"], "does not exist"),
         (["--models-dir", ".", "--watch", "-1"], "seconds"),
+        (["--models-dir", ".", "--watch", "1.9"], "choose 2 to"),
         (["--models-dir", ".", "--watch", "5", "--dry-run"], "--watch"),
         (["--models-dir", ".", "--watch", "5", "--once"], "not allowed"),
         (["--models-dir", ".", "--sources", "burn"], "burn"),
@@ -139,6 +141,7 @@ def test_what_was_set_aside_is_told_once_while_watching(lib, capsys, monkeypatch
         return original(drop)
 
     monkeypatch.setattr(runs, "look", counted)
+    monkeypatch.setattr(verb, "SHORTEST", 0)
     (lib.drop / "x.ckpt.part").write_text("")
     assert _autoprune(lib, "--watch", "0.01") == 130
     assert capsys.readouterr().out.count("x.ckpt.part") == 1

@@ -172,11 +172,12 @@ def test_output_folders_by_kind(tmp_path):
 
 
 def test_settings_come_from_the_models_folder(tmp_path):
-    settings = {"precision": "bf16", "fix_clip": "yes", "may_write": False}
+    settings = {"precision": "bf16", "fix_clip": True, "may_write": False, "may_read": 1}
     (tmp_path / ".model-toolkit.json").write_text(json.dumps(settings))
     host = StandaloneHost(tmp_path)
     assert host.setting("precision", "auto") == "bf16"
-    assert host.setting("fix_clip", False) is False, "a value of another type is not used"
+    assert host.setting("fix_clip", False) is True
+    assert host.setting("may_read", True) is True, "a value of another type is not used"
     assert host.setting("unheard", "of") == "of"
     assert "switched off" in host.write_refusal(LOCAL_VISITOR)
 
@@ -185,6 +186,21 @@ def test_settings_come_from_the_models_folder(tmp_path):
 def test_broken_settings_are_said_at_the_start(tmp_path, text):
     (tmp_path / ".model-toolkit.json").write_text(text)
     with pytest.raises(UsageError, match=r"model-toolkit\.json"):
+        StandaloneHost(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key, value, told",
+    [
+        ("sources", "kep", "choose done, keep, delete"),
+        ("vae_format", 5, "choose pt, safetensors"),
+        ("autoprune", "true", "choose true or false"),
+        ("workers", -3, "choose 0 to 32"),
+    ],
+)
+def test_a_mistyped_setting_is_not_taken_for_the_default(tmp_path, key, value, told):
+    (tmp_path / ".model-toolkit.json").write_text(json.dumps({key: value}))
+    with pytest.raises(UsageError, match=f"{key}: .*{told}"):
         StandaloneHost(tmp_path)
 
 

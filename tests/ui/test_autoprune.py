@@ -180,7 +180,9 @@ def test_deleting_sources_asks_first(make):
     key, updates = panel.panel.run(None)
     assert "will be deleted once their results are verified" in said(updates)
     assert panel.pruner.running is None and source.is_file()
-    _, updates = panel.ended(panel.panel.run(key))
+    key, begun = panel.panel.run(key)
+    assert "works on what lies in its folder" in said(begun), "the question is answered"
+    _, updates = panel.ended((key, begun))
     assert "1 pruned" in said(updates, "autoprune_view")
     assert not source.exists() and not (panel.drop / "Done").exists()
 
