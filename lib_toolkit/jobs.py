@@ -111,6 +111,13 @@ class Jobs:
                 raise UsageError(f"The job ({job.name}) still runs; wait until it has ended.")
             return job.result
 
+    def take(self, job_id: str) -> object:
+        """As ``result``, but the job then keeps it no longer: results may be large, and have one taker."""
+        result = self.result(job_id)
+        with self._lock:
+            self._find(job_id).result = None
+        return result
+
     def close(self, seconds: float = 10.0) -> None:
         """Stop everything and wait for it, at most ``seconds`` in all; for the end of the server."""
         with self._lock:

@@ -28,6 +28,8 @@ def test_result_and_progress_of_a_job():
     assert jobs.wait(job, SOON).state == "done"
     assert jobs.result(job) == 5
     assert jobs.status(job).message == ""
+    assert jobs.take(job) == 5
+    assert jobs.result(job) is None, "a large result is not kept beside its taker's"
 
 
 def test_first_progress_is_there_at_once_and_figures_follow():

@@ -44,8 +44,8 @@ class Actions:
         self.desk.hands_to(Preview, self._take_preview)
         self.desk.hands_to(Saved, self._take_saved)
 
-    def refresh(self, key: str | None) -> tuple[str, Updates]:
-        """List the models again."""
+    def refresh(self, key: str | None, arrives: bool = False) -> tuple[str, Updates]:
+        """List the models again; ``arrives``: because the page was opened, not because somebody asked."""
 
         def listed(session: Session) -> Updates:
             count = len(self.host.models())
@@ -53,7 +53,8 @@ class Actions:
             if not count:
                 told = "No models were found; put some into the models folder, then press Refresh."
             shown = merge(self.desk.choices(), self.autopruning.shown(session))
-            if session.loaded is not None or session.running is not None:
+            # A page that is reloaded goes on with its session, whose state is still said.
+            if session.running is not None or (arrives and session.loaded is not None):
                 return shown
             return merge(shown, screen.status(told))
 
@@ -201,6 +202,9 @@ class Actions:
             session.saved = result.draft
         session.step += 1
         shown = merge(self.desk.choices(), screen.status(result.sentence(), "good", f"{result.kind}:{session.step}"))
+        if session.loaded is not None:
+            # The name is taken now.
+            shown = merge(shown, panel.proposed(self.host, session), panel.saving(self.host, session))
         return merge(shown, advanced_panel.state(session), panel.identity(session))
 
 

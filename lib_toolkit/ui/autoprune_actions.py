@@ -46,14 +46,15 @@ class Autopruning:
 
         def begin(session: Session) -> Updates:
             saving.check_may_write(self._desk.host, visitor)
+            answers = session.asked is not None
             if self._pruner.running is None and self._desk.host.setting("sources", "done") == "delete":
                 question = self._desk.asks(session, "autoprune", _SURE)
                 if question is not None:
                     return question
             session.watched = self._pruner.begin()
-            answered, session.asked = session.asked, None
+            session.asked = None
             begun = screen.status("Autoprune works on what lies in its folder; its panel tells how it goes.")
-            return merge(self.shown(session), begun if answered else {})
+            return merge(self.shown(session), begun if answers else {})
 
         return self._desk.answer(key, begin)
 

@@ -57,20 +57,21 @@ def import_components(cls: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((AUTO, *fitting)))
 
 
-def aimed(loaded: Loaded, wanted: Aim) -> Aim:
-    """What is wanted, as far as the panel offers it; the first choice in place of what it does not."""
-    architecture = _one_of(architectures(loaded), wanted.architecture)
-    cls = _one_of(classes(loaded, architecture), wanted.cls)
+def aimed(loaded: Loaded, wanted: Aim, before: Aim | None = None) -> Aim:
+    """What is wanted, as far as the panel offers it; else what was chosen ``before``, or the first choice."""
+    before = before or Aim()
+    architecture = _one_of(architectures(loaded), wanted.architecture, before.architecture)
+    cls = _one_of(classes(loaded, architecture), wanted.cls, before.cls)
     return Aim(
         architecture,
         cls,
-        _one_of(components(loaded.found, cls), wanted.component),
-        _one_of(import_components(cls), wanted.import_component),
+        _one_of(components(loaded.found, cls), wanted.component, before.component),
+        _one_of(import_components(cls), wanted.import_component, before.import_component),
     )
 
 
-def _one_of(offered: tuple[str, ...], wanted: str) -> str:
-    return wanted if wanted in offered else next(iter(offered), "")
+def _one_of(offered: tuple[str, ...], *wanted: str) -> str:
+    return next((one for one in wanted if one in offered), next(iter(offered), ""))
 
 
 def kind_of_class(cls: str) -> str:

@@ -59,6 +59,14 @@ def blocks() -> Any:  # noqa: ANN401
     return gr.Blocks(title="Model Toolkit", analytics_enabled=False, **accepted(gr.Blocks.__init__, theme=theme()))
 
 
+def keep_out_of_defaults(block: Any) -> None:  # noqa: ANN401
+    """Tell WebUIs not to keep the present values of a block's components as those to start with: they would come
+    before our settings, and a stale choice of models before the list of today."""
+    block.do_not_save_to_config = True
+    for child in getattr(block, "children", ()):
+        keep_out_of_defaults(child)
+
+
 def tab(title: str, elem_id: str) -> Any:  # noqa: ANN401
     """A tab whose parts are on the page while another one is shown; Gradio 6 must be told so."""
     return gr.Tab(title, elem_id=elem_id, **accepted(gr.Tab.__init__, render_children=True))

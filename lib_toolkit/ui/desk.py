@@ -201,7 +201,7 @@ class Desk:
             return shown
         session.measuring = ""
         if view.state == "done":
-            result = self.jobs.result(view.id)
+            result = self.jobs.take(view.id)
             assert isinstance(result, Measured)
             session.measured = result
         measured = panel.measured(self.host, session) if session.loaded is not None else {}
@@ -219,7 +219,7 @@ class Desk:
             tone = "info" if view.state == "cancelled" else "error"
             shown = screen.status(view.message, tone)
         else:
-            result = self.jobs.result(view.id)
+            result = self.jobs.take(view.id)
             shown = self._takers[type(result)](session, result)
         shown = merge(self.rest(session), shown)
         if session.stale and session.loaded is not None:

@@ -74,7 +74,7 @@ class Editing:
             if wanted == session.aim:
                 # Gradio 6 tells of a choice once more when the dropdown is left; a name typed since then must stay.
                 return {}
-            session.aim = aimed(session.loaded, wanted)
+            session.aim = aimed(session.loaded, wanted, session.aim)
             return advanced_panel.aim(self._desk.host, session)
 
         return self._desk.answer(key, chosen)

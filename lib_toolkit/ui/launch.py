@@ -7,6 +7,7 @@ port when the wanted one is taken. Here the tab is mounted into an application o
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -49,6 +50,8 @@ def serve(models_dir: Path, host: str = "127.0.0.1", port: int = 7861) -> None:
     """
     with _bound(host, port) as listening:
         jobs = Jobs()
+        # The server gives the signal back to us when it has ended; its own end would leave the jobs where they are.
+        signal.signal(signal.SIGTERM, _end)
         server = _server(models_dir, host, jobs)
         address, number = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
@@ -77,6 +80,10 @@ def serving(models_dir: Path, jobs: Jobs | None = None) -> Iterator[str]:
             jobs.close()
             server.should_exit = True
             thread.join(10)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _bound(host: str, port: int) -> socket.socket:

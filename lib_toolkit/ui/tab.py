@@ -64,6 +64,7 @@ def build(
         _wire_advanced(actions, wiring)
         _wire_compare(actions, wiring)
         _wire_autoprune(actions, wiring)
+        compat.keep_out_of_defaults(page)
     return page
 
 
@@ -100,7 +101,10 @@ def _wire_top(page: gr.Blocks, actions: Actions, wiring: _Wiring) -> None:
     def save(request: gr.Request, key: str, *values: Any) -> list[Any]:  # noqa: ANN401
         return _answer(actions.save(key, Controls(*values), visitor_of(request)))
 
-    compat.on(page, "load", refresh, [wiring.session], wiring.outputs)
+    def arrive(key: str) -> list[Any]:
+        return _answer(actions.refresh(key, arrives=True))
+
+    compat.on(page, "load", arrive, [wiring.session], wiring.outputs)
     wiring.on("refresh", "click", refresh)
     wiring.on("load", "click", load, parts["source"], *controls)
     wiring.on("save", "click", save, *controls)

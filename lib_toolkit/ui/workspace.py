@@ -65,7 +65,9 @@ class Controls:
         for value, table, noun in ((self.precision, PRECISIONS, "precision"), (self.file_format, SUFFIXES, "format")):
             if not isinstance(value, str) or value not in table:
                 raise UsageError(f"{str(value)[:40]!r} is not a {noun}; choose {', '.join(table)}.")
-        return replace(self, name=str(self.name or "").strip())
+        if not isinstance(self.name, str | None):
+            raise UsageError("A name is a text; choose one and type it under Name.")
+        return replace(self, name=(self.name or "").strip())
 
     @property
     def wishes(self) -> Wishes:
@@ -186,6 +188,11 @@ class Session:
         self.stale = False
 
     @property
+    def tensors(self) -> int:
+        """Tensors of what is loaded, which are what a session takes memory for."""
+        return self.loaded.facts.tensors if self.loaded is not None else 0
+
+    @property
     def metric(self) -> Measured | None:
         """The metric of what is loaded, where it is known."""
         known = self.measured
@@ -198,10 +205,14 @@ class Session:
 
 
 class Workspace:
-    """The sessions of a server, at most ``most`` and none unused for longer than ``seconds``."""
+    """The sessions of a server: at most ``most``, with ``tensors`` in all, and none unused for longer than ``seconds``.
 
-    def __init__(self, most: int = 32, seconds: float = 12 * 3600.0) -> None:
+    What goes first is what was not used for the longest time; the session in use and those that work stay.
+    """
+
+    def __init__(self, most: int = 32, seconds: float = 12 * 3600.0, tensors: int = 200_000) -> None:
         self._most = most
+        self._tensors = tensors
         self._seconds = seconds
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
@@ -219,7 +230,17 @@ class Workspace:
                 self._sessions[key] = fresh or Session()
             session = self._sessions[key]
             session.used = now
+            self._lighten(session)
             return key, session
+
+    def _lighten(self, used: Session) -> None:
+        """Let models go that nobody has looked at for long."""
+        total = sum(session.tensors for session in self._sessions.values())
+        for key in sorted(self._sessions, key=lambda key: self._sessions[key].used):
+            session = self._sessions[key]
+            if total > self._tensors and session is not used and session.running is None:
+                total -= session.tensors
+                del self._sessions[key]
 
     def _make_room(self) -> None:
         by_age = sorted(self._sessions, key=lambda key: self._sessions[key].used)

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from tests.fakehost.defaults import StartValues
 from tests.fakehost.host import FakeHost
 
 MAJOR = int(gr.__version__.partition(".")[0])
@@ -26,6 +27,7 @@ def build(host: FakeHost) -> gr.Blocks:
     tabs = [(_txt2img(), "txt2img", "txt2img"), *host.script_callbacks.ui_tabs_callback()]
     tabs += [(settings, "Settings", "settings"), (_extensions(host), "Extensions", "extensions")]
     hidden = getattr(host.shared.opts, "hidden_tabs", [])
+    start_values = StartValues(host.data_path)
     with gr.Blocks(analytics_enabled=False, title="Stable Diffusion") as demo:
         with gr.Row(elem_id="quicksettings"):
             _quick_settings(host, demo)
@@ -34,6 +36,9 @@ def build(host: FakeHost) -> gr.Blocks:
                 if label not in hidden:
                     with gr.TabItem(label, id=name, elem_id=f"tab_{name}"):
                         interface.render()
+                if name not in {"settings", "extensions"}:
+                    start_values.add_block(interface, name)
+    start_values.write()
     return demo
 
 

@@ -72,6 +72,41 @@ def test_sessions_are_limited_in_number_and_age():
     assert old.session(key)[0] != key
 
 
+def test_sessions_are_limited_in_what_they_hold_in_memory(actions):
+    space = actions.desk.sessions
+    first, _ = loaded(actions, BLOATED)
+    (held,) = (session.tensors for session in space._sessions.values())
+    assert held == 1663
+    space._tensors = 2 * held
+    second, _ = loaded(actions, BLOATED)
+    assert set(space._sessions) == {first, second}
+    third, _ = loaded(actions, BLOATED)
+    actions.poll(third)
+    assert set(space._sessions) == {second, third}, "the one that nobody used for the longest time went"
+
+
+def test_refresh_says_what_it_found_and_a_page_that_comes_back_nothing(actions, models):
+    key, _ = loaded(actions)
+    (models / BLOATED).unlink()
+    _, updates = actions.load(key, BLOATED, Controls())
+    assert "is not among the models" in said(updates)
+    assert "3 models found." in said(actions.refresh(key)[1])
+    assert "status" not in actions.refresh(key, arrives=True)[1]
+
+
+def test_after_a_save_the_next_name_is_proposed(actions, models):
+    key, updates = loaded(actions)
+    first = updates["name"]["value"]
+    _, updates = settled(actions, actions.save(key, Controls(first)))
+    assert "Saved" in said(updates)
+    second = updates["name"]["value"]
+    assert second != first and second in updates["saving"]["value"]
+    assert "exists already" not in updates["saving"]["value"]
+    assert "Saved" in said(settled(actions, actions.save(key, Controls(second)))[1])
+    _, updates = settled(actions, actions.save(key, Controls("mine")))
+    assert "mine.safetensors exists already" in updates["saving"]["value"], "a name of the user's own stays"
+
+
 def test_a_session_that_works_is_not_forgotten():
     space = Workspace(most=2)
     key, session = space.session(None, Session())
@@ -93,6 +128,7 @@ def test_a_forged_source_opens_nothing(actions, monkeypatch, value):
     [
         Controls("x", precision="fp4"),
         Controls("x", precision=["auto"]),
+        Controls(["x"]),
         Controls("x", file_format="exe"),
         Controls("x", file_format=None),
     ],

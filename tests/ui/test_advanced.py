@@ -169,6 +169,9 @@ def test_exported_names_are_proposed_checked_and_never_overwritten(actions, mode
     key, updates = loaded(actions, BLOATED)
     assert updates["export_name"]["value"] == "sd-demo-bloated.unet"
     _, updates = actions.editing.point(key, pointed("VAE-v1-Demo"))
+    for nonsense in ("nonsense", None, 7):
+        shown = actions.editing.point(key, pointed(nonsense))[1]
+        assert shown["class"]["value"] == "VAE-v1-Demo", "what was chosen stays"
     assert updates["export_name"]["value"] == "sd-demo-bloated.vae"
     assert updates["import_component"]["choices"] == ["auto", "VAE-v1-Demo"]
     _, updates = actions.editing.point(key, pointed("UNET-v1-Demo", own="UNET-v1-Demo-EMA"))

@@ -415,6 +415,8 @@ def test_the_flag_lets_everybody_save(browser, data):
 def test_frozen_settings_and_a_tunnel(browser, data):
     """Settings are read but not changed, and with a tunnel open even a local visitor may be anybody."""
     (data / "config.json").write_text(json.dumps({"model_toolkit_precision": "bf16"}))
+    # What an earlier version of the tab showed at its first start.
+    (data / "ui-config.json").write_text(json.dumps({"model_toolkit/Precision/value": "auto"}))
     before = files(data / "models")
     page = browser.new_page()
     with fake_webui(data, FLAVOURS[0], "--freeze-settings", "--share") as webui:
@@ -425,6 +427,9 @@ def test_frozen_settings_and_a_tunnel(browser, data):
         page.close()
     assert files(data / "models") == before
     assert json.loads((data / "config.json").read_text()) == {"model_toolkit_precision": "bf16"}
+    kept = json.loads((data / "ui-config.json").read_text())
+    assert "txt2img/Prompt/value" in kept
+    assert [key for key in kept if key.startswith("model_toolkit/")] == ["model_toolkit/Precision/value"]
 
 
 def test_disabled_and_enabled_again(browser, data):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
@@ -109,6 +112,39 @@ def test_every_selector_stays_inside_the_tab():
     inside = re.compile(r"#model_toolkit(_\w+)?\b|:where\(#model_toolkit\) |\.model-toolkit-")
     assert all(inside.match(selector) for selector in selectors)
     assert not re.search(r"#[0-9a-f]{3,8}\b(?![^{]*\{)|rgba?\(|hsla?\(", re.sub(r"#model_toolkit\w*", "", style))
+
+
+SERVE = """
+import os, pathlib, signal, sys, threading, time
+from lib_toolkit.ui import launch
+
+jobs, models, told = launch.Jobs(), pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+launch.Jobs = lambda: jobs
+
+def work(progress):
+    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        while True:
+            progress.check()
+            time.sleep(0.01)
+    finally:
+        told.write_text("ended")
+
+threading.Timer(3, lambda: jobs.start("saving", work)).start()
+launch.serve(models, port=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_a_server_that_is_ended_lets_its_work_clean_up(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "models").mkdir()
+    command = [sys.executable, "-c", SERVE, str(tmp_path / "models"), str(tmp_path / "told"), str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (tmp_path / "told").read_text() == "ended"
+    assert done.returncode in {0, 128 + signal.SIGTERM}, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_telemetry_is_off(server):
