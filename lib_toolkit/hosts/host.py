@@ -123,6 +123,10 @@ class Host(Protocol):
         """Where new models of ``kind`` are saved; it is made by whoever writes the first one."""
         ...
 
+    def private(self, text: str) -> str:
+        """The text with the names of folders in place of where they lie: a page may be looked at from elsewhere."""
+        ...
+
     def setting(self, key: str, default: Value) -> Value:
         """A setting of the user, of the default's type; the default where it is not set or not usable."""
         ...

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,3 +130,13 @@ def _items(folder: Path) -> Iterator[tuple[Path, bool]]:
             continue
         if is_folder or (path.suffix.lower() in MODEL_SUFFIXES and not item.name.startswith(".")):
             yield path, is_folder
+
+
+def without_places(text: str, shown: Mapping[Path, str]) -> str:
+    """A text, or HTML, with what folders are called in place of their paths, links on the way resolved or not."""
+    spelled = {str(path): name for folder, name in shown.items() for path in (folder, folder.resolve())}
+    for path in sorted(spelled, key=len, reverse=True):
+        for written in (path, html.escape(path)):
+            if len(path) > 1:  # the root of the file system says nothing
+                text = text.replace(written, spelled[path])
+    return text

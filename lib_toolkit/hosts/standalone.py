@@ -94,6 +94,10 @@ class StandaloneHost:
             raise UsageError(f"{kind!r} is not a kind of model folder; choose {', '.join(FOLDERS)}.")
         return self._root / FOLDERS[kind]
 
+    def private(self, text: str) -> str:
+        shown = {self.output_folder(kind): name for kind, name in FOLDERS.items()}
+        return listing.without_places(text, {**shown, self._root: self._root.name})
+
     def setting(self, key: str, default: Value) -> Value:
         return read_from(self._settings, key, default)
 

@@ -152,6 +152,11 @@ class WebuiHost:
         folders = self.folders(kind) or self.folders(COMPONENT)
         return next((folder for folder in folders if folder.is_dir()), folders[0])
 
+    def private(self, text: str) -> str:
+        folders = [folder for kind in KINDS for folder in self.folders(kind)]
+        folders += [_models_folder(), _data_folder()]
+        return listing.without_places(text, {folder: _shown(folder) for folder in folders})
+
     def setting(self, key: str, default: Value) -> Value:
         return value_or(key, _option(f"{ELEMENT}_{key}", default), default)
 

@@ -30,6 +30,9 @@ REMAIN = 2.0
 
 LATE = "What was loaded here has been forgotten, since it was long ago; load the model again."
 
+_SAYING = frozenset({"status", "saving", "identity", "report_view", "compare_view", "autoprune_view"})
+"""The parts of the page that say sentences, which may name files."""
+
 _DOING: dict[Purpose, str] = {
     "load": "Loading",
     "preview": "Planning",
@@ -77,7 +80,18 @@ class Desk:
         return merge(own, *(listed(entries) for listed in self._lists))
 
     def answer(self, key: str | None, action: Callable[[Session], Updates]) -> tuple[str, Updates]:
-        """Run an action on the session of a key; an error is said in the status line."""
+        """Run an action on the session of a key; an error is said in the status line. No text of the answer says
+        where folders lie on this computer."""
+        key, updates = self._answered(key, action)
+        return key, {part: self._private(part, properties) for part, properties in updates.items()}
+
+    def _private(self, part: str, properties: dict[str, object]) -> dict[str, object]:
+        value = properties.get("value")
+        if part not in _SAYING or not isinstance(value, str):
+            return properties
+        return {**properties, "value": self.host.private(value)}
+
+    def _answered(self, key: str | None, action: Callable[[Session], Updates]) -> tuple[str, Updates]:
         known = key if isinstance(key, str) and key else None
         key, session = self.sessions.session(known, self._fresh())
         with session.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -216,3 +217,14 @@ def test_detection_imports_no_webui():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["standalone", "False", "False"]
+
+
+def test_texts_for_pages_do_not_say_where_folders_lie(tmp_path):
+    root = tmp_path / "it's & here"
+    root.mkdir()
+    host = StandaloneHost(root)
+    path = root / "VAE" / "a.pt"
+    for written in (str(path), html.escape(str(path))):
+        assert host.private(f"Saved {written}.") == "Saved VAE/a.pt."
+    assert host.private(f"not in {root}") == "not in it's & here"
+    assert host.private("1/2 of /it") == "1/2 of /it"
