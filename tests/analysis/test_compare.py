@@ -10,6 +10,7 @@ import pytest
 from lib_toolkit.analysis.compare import figures
 from lib_toolkit.analysis.compare.pairs import compare, compare_pairs
 from lib_toolkit.architectures.registry import architecture
+from lib_toolkit.errors import FormatError
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.tensors import nbytes
@@ -376,3 +377,18 @@ def test_the_same_bits_with_one_or_eight_workers(tmp_path):
     results = [run(tmp_path, demo(), b, workers=workers) for workers in (1, 8)]
     assert [one.measures for one in results[0].compared] == [one.measures for one in results[1].compared]
     assert results[0].total().measures == results[1].total().measures
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    arrays = part(demo(), VAE)
+    path = tmp_path / "v.ckpt"
+    torch.save({"state_dict": {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}}, path)
+    with open_model(path) as model:
+        offset = model.tensors["decoder.conv_in.weight"].offset
+    data = bytearray(path.read_bytes())
+    data[offset + 40 : offset + 43] = bytes(byte ^ 0x11 for byte in data[offset + 40 : offset + 43])
+    path.write_bytes(data)
+    whole = save(tmp_path / "s.safetensors", arrays)
+    with pytest.raises(FormatError, match=r"v\.ckpt is damaged: the checksum of .* does not fit"):
+        run(tmp_path, whole, path)
