@@ -284,6 +284,7 @@ def test_not_a_number(tmp_path):
     said(found, "B holds 5 NaN values")
     assert found.total().measures.l2 == 0
     assert found.total().measures.changed == 5
+    assert found.total().measures.cosine == pytest.approx(1, abs=1e-12)
 
 
 def test_quantised_models_are_told(tmp_path):
