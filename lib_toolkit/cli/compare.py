@@ -188,7 +188,7 @@ def _of_models(
             from lib_toolkit.analysis.compare.triples import compare_with_third
 
             (a, b, third), (x, y, z) = models, found
-            result, _ = compare_with_third((a, b, third), (x, y, z), progress, options.workers)
+            result = compare_with_third((a, b, third), (x, y, z), progress, options.workers)
         else:
             (a, b), (x, y) = models, found
             result = compare((a, b), (x, y), progress, options.at_lower_precision, options.workers)

@@ -15,6 +15,7 @@ import numpy as np
 
 from lib_toolkit.analysis.compare.cosines import Cosines
 from lib_toolkit.analysis.compare.reading import Block, Width, inner, products, total_of, width_of
+from lib_toolkit.analysis.compare.rounding import finest, rounding_squared, used_bits
 from lib_toolkit.casting import convert, scratch
 from lib_toolkit.dtypes import DType
 
@@ -40,7 +41,8 @@ class Measures:
     ``l2_squared`` = Σ(a−b)², ``largest`` = max|a−b|, ``a_squared`` = Σa², ``product`` = Σab. ``cossim``: mean of the
     cosines along dimension 0, one for each index of the others (None: no elements, or a sum of several tensors).
     ``nan_a`` … count elements that are no numbers; ``left_out`` are so on either side and are in none of the sums, not
-    in those of the other side either. ``same_when_lowered``: whether
+    in those of the other side either. ``a_rounding``: the square of the longest error that storing A can have made.
+    ``same_when_lowered``: whether
     both are one once they are cast to the coarser of their types (FP16 for two wider ones); None: no question.
     """
 
@@ -53,6 +55,8 @@ class Measures:
     a_squared: float = 0.0
     b_squared: float = 0.0
     product: float = 0.0
+    a_rounding: float = 0.0
+    b_rounding: float = 0.0
     cossim: float | None = None
     nan_a: int = 0
     nan_b: int = 0
@@ -129,6 +133,8 @@ def together(parts: Iterable[Measures]) -> Measures:
         a_squared=math.fsum(part.a_squared for part in every),
         b_squared=math.fsum(part.b_squared for part in every),
         product=math.fsum(part.product for part in every),
+        a_rounding=math.fsum(part.a_rounding for part in every),
+        b_rounding=math.fsum(part.b_rounding for part in every),
         nan_a=count(part.nan_a for part in every),
         nan_b=count(part.nan_b for part in every),
         infinite_a=count(part.infinite_a for part in every),
@@ -149,11 +155,12 @@ def lower_type(a: DType, b: DType) -> DType | None:
 
 
 class OwnSums:
-    """What one tensor adds to every pair that it is in: its squares by column, and what is no number."""
+    """What one tensor adds to every pair that it is in: its squares by column, what is no number, and the bits that
+    its values use."""
 
     def __init__(self) -> None:
         self.columns: Sums | None = None
-        self.nan = self.infinite = 0
+        self.nan = self.infinite = self.bits = 0
 
     def add(self, block: Block) -> None:
         """The next block."""
@@ -163,6 +170,8 @@ class OwnSums:
             self.columns += block.squares
         self.nan += block.nan
         self.infinite += block.infinite
+        if not finest(self.bits):
+            self.bits |= used_bits(block)
 
     def end_columns(self) -> None:
         """What comes next has other columns."""
@@ -177,6 +186,7 @@ class PairSums:
 
     def __init__(self, a: DType, b: DType, cosines: bool = True) -> None:
         self._width = max(width_of(a), width_of(b), key=[Width.SINGLE, Width.DOUBLE, Width.BYTES].index)
+        self._types = (a, b)
         self._lower = lower_type(a, b)
         self._same_lowered = self._lower is not None
         self._changed = self._single = self._elements = self._left_out = 0
@@ -278,6 +288,7 @@ class PairSums:
 
     def measures(self, a: OwnSums, b: OwnSums) -> Measures:
         """All figures, once every block has been given."""
+        a_type, b_type = self._types
         return Measures(
             elements=self._elements,
             changed=self._changed,
@@ -288,6 +299,8 @@ class PairSums:
             a_squared=self._a_squared,
             b_squared=self._b_squared,
             product=self._product,
+            a_rounding=rounding_squared(a_type, a.bits, self._a_squared, self._elements),
+            b_rounding=rounding_squared(b_type, b.bits, self._b_squared, self._elements),
             cossim=None if self._cosines is None else self._cosines.mean,
             nan_a=a.nan,
             nan_b=b.nan,

@@ -29,13 +29,18 @@ def used_bits(block: Block) -> int:
     return int(np.bitwise_or.reduce(block.raw.view("<u4")))
 
 
+def finest(bits: int) -> bool:
+    """Whether FP32 numbers that use these bits were never FP16 nor BF16: looking at more of them tells nothing new."""
+    return bool(bits & 0x1FFF)
+
+
 def rounding_unit(dtype: DType, bits: int) -> float:
     """The largest relative error of a value that was rounded to the type; ``bits``: of ``used_bits``.
 
     FP32 numbers whose last 13 or 16 bits are zero throughout were FP16 or BF16 once.
     """
     if dtype is DType.F32 and bits:
-        return 2.0**-8 if not bits & 0xFFFF else 2.0**-11 if not bits & 0x1FFF else 2.0**-24
+        return 2.0**-24 if finest(bits) else 2.0**-11 if bits & 0xFFFF else 2.0**-8
     return _UNITS.get(dtype, 0.0)
 
 

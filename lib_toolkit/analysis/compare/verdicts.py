@@ -239,11 +239,16 @@ def _numbers(comparison: Comparison) -> list[str]:
         if one.quantised is not None:
             found.append(f"{name} is quantised ({one.quantised}): its numbers are compared as stored, without scales.")
     whole: Measures = together(one.measures for one in comparison.compared)
-    for name, nan, infinite in (("A", whole.nan_a, whole.infinite_a), ("B", whole.nan_b, whole.infinite_b)):
-        if nan or infinite:
-            told = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
-            found.append(f"{name} holds {listing(told)} values: they are counted and take no part in the figures.")
+    found += [no_numbers("A", whole.nan_a, whole.infinite_a), no_numbers("B", whole.nan_b, whole.infinite_b)]
     return found
+
+
+def no_numbers(name: str, nan: int, infinite: int) -> str:
+    """What is said of a model that holds values that are none; empty where there are none."""
+    if not nan and not infinite:
+        return ""
+    told = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
+    return f"{name} holds {listing(told)} values: they are counted and take no part in the figures."
 
 
 def _types(comparison: Comparison, place: int) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib_toolkit.analysis.compare.places import PAIR_SHARE
 from lib_toolkit.analysis.compare.rounding import copies, lost
 from lib_toolkit.analysis.matrix.hull import affine_weights, nearest_mixture, products
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
     Places: TypeAlias = npt.NDArray[np.intp]
 
-_PAIR_SHARE, _SET_SHARE = 0.25, 0.05
-"""The residual's largest share of the way to the nearest parent, for two parents and for more: an average of many
-unrelated relatives comes near their common origin by chance, but never this near."""
+_SET_SHARE = 0.05
+"""The residual's largest share of the way to the nearest parent, for more than two parents (PAIR_SHARE for two): an
+average of many unrelated relatives comes near their common origin by chance, but never this near."""
 
 _CLEARLY, _NO_WORSE = 0.7, 1.005
 _LEAST_WEIGHT = 1e-4
@@ -238,7 +239,7 @@ def _on_line(space: _Space, model: int, left: Places, right: Places) -> tuple[Fl
         left_over = np.maximum((1 - ratio) * a + ratio * b - ratio * (1 - ratio) * d, 0.0)
         rounding = space.rounding[model] + (1 - ratio) * space.rounding[left] + ratio * space.rounding[right]
         nearest = np.minimum(a, b)
-        small = (left_over <= rounding**2 + lost(nearest, d)) & (left_over <= _PAIR_SHARE**2 * nearest)
+        small = (left_over <= rounding**2 + lost(nearest, d)) & (left_over <= PAIR_SHARE**2 * nearest)
     ends = space.same[model, left] | space.same[model, right]
     return inside & small & ~ends, ends
 
@@ -268,5 +269,5 @@ def _fit(space: _Space, model: int, parents: tuple[int, ...]) -> _Fit:
 
 
 def _explained(fit: _Fit) -> bool:
-    share = _PAIR_SHARE if len(fit.parents) == 2 else _SET_SHARE
+    share = PAIR_SHARE if len(fit.parents) == 2 else _SET_SHARE
     return fit.residual <= min(fit.bound, share * fit.distance)
