@@ -89,10 +89,14 @@ def test_a_published_file_is_gathered_again(models, tmp_path, capsys):
     assert printed == path.read_text("utf-8")
 
 
-def test_at_lower_precision(models, capsys):
+def test_at_lower_precision(models, tmp_path, capsys):
     pair = (models / "a.safetensors", models / "h.safetensors")
     table = json.loads(run(capsys, "compare", *pair, "--at-lower-precision", "--json", "-")[1])
     assert table["at_lower_precision"] is True
+    said, page = run(capsys, "compare", *pair, "--at-lower-precision")[1], tmp_path / "page.html"
+    assert "A and B hold the same values once A is cast to F16" in said
+    assert run(capsys, "compare", *pair, "--at-lower-precision", "--html", page)[0] == 0
+    assert "A and B hold the same values once A is cast to F16" in page.read_text("utf-8")
     assert table["total"]["changed"] == 0
     assert json.loads(run(capsys, "compare", *pair, "--json", "-")[1])["total"]["changed"] > 0
 
