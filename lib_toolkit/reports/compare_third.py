@@ -31,7 +31,7 @@ def third_rows(places: Sequence[Placed]) -> list[tuple[str, ...]]:
         (
             one.name,
             f"{one.tensors:,}",
-            "–" if one.position.ratio is None else f"{one.position.ratio:.4f}",
+            "–" if one.position.ratio is None else f"{round(one.position.ratio, 4) + 0.0:.4f}",  # no −0
             _share(one.position.residual, one.position.distance),
             _share(one.position.bound, one.position.distance),
             _degrees(one.position.angle),

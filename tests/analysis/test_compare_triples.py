@@ -235,6 +235,14 @@ def test_a_component_that_the_third_lacks(tmp_path):
     said(found, "m.safetensors has no VAE.")
 
 
+def test_a_third_of_another_architecture(tmp_path):
+    found, places = run(tmp_path, demo(), other(), demo("sdxl-demo"))
+    (unet,) = (place for place in found.third.components if place.component == "unet")
+    assert 0 < unet.tensors < 684 and places["unet"].exact
+    said(found, f"Going by {unet.tensors} of 684 tensors, the UNet of m.safetensors is that of A.")
+    said(found, "No tensor of m.safetensors fits A's and B's text encoder")
+
+
 def test_values_of_the_third_that_are_no_numbers(tmp_path):
     a, b = demo(), other()
     m = mixed(a, b, {"": 0.25})
@@ -242,5 +250,5 @@ def test_values_of_the_third_that_are_no_numbers(tmp_path):
     m[key].reshape(-1)[:3] = np.nan
     found, places = run(tmp_path, a, b, m)
     said(found, "m.safetensors holds 3 NaN values")
-    said(found, "Of the UNet only 683 of 684 tensors of A and B could be placed with m.safetensors.")
+    said(found, "Going by 683 of 684 tensors, the UNet of m.safetensors is mixed of A's and B's: 25.0 % of B")
     assert places["unet"].ratio == pytest.approx(0.25, abs=1e-6)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from lib_toolkit.analysis.compare.alignment import WEIGHT
+from lib_toolkit.analysis.compare.alignment import title_of
 from lib_toolkit.analysis.compare.places import PAIR_SHARE, Placed, Position, Third
 from lib_toolkit.analysis.compare.results import B, Comparison
 from lib_toolkit.analysis.compare.verdicts import listing, no_numbers, percent
@@ -15,26 +15,33 @@ _NAMES = ("A", "B")
 def third_verdicts(third: Third, pair: Comparison, to_m: Comparison, m_to_b: Comparison) -> tuple[str, ...]:
     """The sentences about M, out of its places and of the three comparisons: A to B, A to M, M to B."""
     name = third.model.name
-    found = list(_alike(third, name))
-    found += [_sentence(place, name) for place in third.components if not _same_in_all(place.position)]
-    found += _missing(third, pair, to_m)
+    every = _counts(pair)
+    alike = [one for one in third.components if _same_in_all(one.position) and one.tensors == every[one.component]]
+    found = [f"A, B and {name} have the same {listing([one.name for one in alike])}."] if alike else []
+    found += [_sentence(one, every[one.component], name) for one in third.components if one not in alike]
+    found += _missing(third, every, to_m)
     found += _not_numbers(name, to_m, m_to_b)
     return tuple(found)
+
+
+def _counts(pair: Comparison) -> dict[str, int]:
+    """How many weights of each component A and B were compared in."""
+    counts: dict[str, int] = {}
+    for one in pair.weights():
+        counts[one.row.component] = counts.get(one.row.component, 0) + 1
+    return counts
 
 
 def _same_in_all(place: Position) -> bool:
     return place.distance == 0 and place.exact
 
 
-def _alike(third: Third, name: str) -> Iterator[str]:
-    titles = [place.name for place in third.components if _same_in_all(place.position)]
-    if titles:
-        yield f"A, B and {name} have the same {listing(titles)}."
-
-
-def _sentence(placed: Placed, name: str) -> str:
+def _sentence(placed: Placed, every: int, name: str) -> str:
+    """Where a component of M lies; ``every``: as how many tensors A and B have it."""
     place = placed.position
-    title = f"The {placed.name} of {name}"
+    some = placed.tensors < every
+    title = f"Going by {placed.tensors:,} of {every:,} tensors, the" if some else "The"
+    title += f" {placed.name} of {name}"
     if place.copy_of is not None:
         rounded = "" if place.exact else ", but for the rounding of a coarser type"
         return f"{title} is that of {'A and B' if not place.distance else _NAMES[place.copy_of]}{rounded}."
@@ -55,23 +62,20 @@ def _sentence(placed: Placed, name: str) -> str:
     return f"{title} is no mix of A's and B's: it is off their line by {off}."
 
 
-def _missing(third: Third, pair: Comparison, to_m: Comparison) -> Iterator[str]:
+def _missing(third: Third, every: Mapping[str, int], to_m: Comparison) -> Iterator[str]:
     """What A and B have and M has not, or not in the same form."""
     name = third.model.name
-    placed = {place.component: place.tensors for place in third.components}
-    both = [group for group in pair.by_component() if group.component != "schedule"]
-    if both and not placed:
+    placed = {place.component for place in third.components}
+    if every and not placed:
         yield f"{name} has nothing that can be placed between A and B: no tensor of it fits one of theirs."
         return
-    for group in both:
-        count = sum(one.row.kind == WEIGHT for one in group.members)
-        have = placed.get(group.component, 0)
-        if have == count:
+    for component in every:
+        if component in placed:
             continue
-        if any(one.id == group.component and one.matches[B] is None for one in to_m.components):
-            yield f"{name} has no {group.name}."
+        if any(one.id == component and one.matches[B] is None for one in to_m.components):
+            yield f"{name} has no {title_of(component)}."
         else:
-            yield f"Of the {group.name} only {have:,} of {count:,} tensors of A and B could be placed with {name}."
+            yield f"No tensor of {name} fits A's and B's {title_of(component)}."
 
 
 def _not_numbers(name: str, to_m: Comparison, m_to_b: Comparison) -> Iterator[str]:
