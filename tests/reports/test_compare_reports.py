@@ -174,6 +174,16 @@ def test_page_in_chromium(found, chromium, tmp_path):
         page.close()
 
 
+def test_page_of_a_third_model_in_chromium(with_third, chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(compare_html(with_third[0]), "utf-8")
+    page = chromium.new_page(viewport={"width": 420, "height": 900})
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert page.locator("#third tbody tr").first.locator("td").first.text_content() == "UNet"
+    page.close()
+
+
 SKELETONS = {
     "sd1": (25, 12, 859_520_964, {"IN00": 11_840, "IN08": 65_899_520, "M00": 97_038_080, "OUT05": 90_479_360}),
     "sd2": (25, 12, 865_910_724, {"IN01": 4_965_120, "IN04": 16_074_240, "M00": 97_693_440, "OUT11": 6_092_480}),
