@@ -67,7 +67,9 @@ def _add_compare(verbs: Verbs) -> None:
     )
     compare.add_argument("--compat-png", metavar="F", help="write the published tool's three histograms for one metric")
     compare.add_argument(
-        "--at-lower-precision", action="store_true", help="cast the finer of two types to the coarser first"
+        "--at-lower-precision",
+        action="store_true",
+        help="cast the finer of two types (F64, F32, F16, BF16) to the coarser first; nothing is cast to FP8",
     )
     compare.add_argument("--third", type=Path, metavar="M", help="say too which parts of M are mixed of A's and B's")
     compare.add_argument("--workers", type=int, metavar="N", help="threads; the result is the same with any number")
@@ -188,7 +190,7 @@ def _of_models(
             from lib_toolkit.analysis.compare.triples import compare_with_third
 
             (a, b, third), (x, y, z) = models, found
-            result, _ = compare_with_third((a, b, third), (x, y, z), progress, options.workers)
+            result = compare_with_third((a, b, third), (x, y, z), progress, options.workers)
         else:
             (a, b), (x, y) = models, found
             result = compare((a, b), (x, y), progress, options.at_lower_precision, options.workers)

@@ -13,6 +13,9 @@ from lib_toolkit.analysis.compare.alignment import title_of
 from lib_toolkit.analysis.compare.measures import METRICS
 from lib_toolkit.analysis.compare.results import A, B, Comparison, Group, file_keys
 from lib_toolkit.analysis.compare.verdicts import percent
+from lib_toolkit.identify import Identification
+from lib_toolkit.model import Model
+from lib_toolkit.reports.compare_third import EXPLAINED, HEAD, third_rows
 from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, table, tag
 from lib_toolkit.reports.numbers import counted, human_bytes, human_count
 from lib_toolkit.reports.report_json import packaged_text
@@ -45,6 +48,7 @@ def compare_html(comparison: Comparison, metrics: Sequence[str] = METRICS) -> st
     title = f"{a.name} and {b.name}: comparison"
     sections = [
         ("verdicts", "What it means", bullets(comparison.verdicts, "verdicts")),
+        ("third", "The third model", _third(comparison)),
         ("unet", "The UNet", unet_section(comparison)),
         ("components", "Components", group_table(comparison.by_component(), metrics)),
         ("merge-blocks", "Merge blocks", group_table(comparison.by_merge_block(), metrics)),
@@ -83,13 +87,37 @@ def page(title: str, body: Html) -> str:
 
 
 def _side(comparison: Comparison, place: int) -> Html:
-    model, found = comparison.models[place], comparison.found[place]
+    return _model("AB"[place], comparison.models[place], comparison.found[place])
+
+
+def _model(letter: str, model: Model, found: Identification) -> Html:
     facts = f"{found.name}, {human_bytes(model.origin.size)}, {counted(len(model.tensors), 'tensor')}"
     return tag(
         "div",
-        tag("p", tag("b", "AB"[place]), model.name),
+        tag("p", tag("b", letter), model.name),
         tag("p", facts),
         tag("p", tag("code", str(model.origin.path))),
+    )
+
+
+def _third(comparison: Comparison) -> Html:
+    """Where the third model lies between A and B: by component, and by merge block on a click."""
+    third = comparison.third
+    if third is None:
+        return EMPTY
+    head = [name.capitalize() for name in HEAD]
+    numbers = frozenset(range(1, len(HEAD)))
+    shown, folded = (
+        table(head, rows, numbers) if (rows := third_rows(places)) else EMPTY
+        for places in (third.components, third.merge_blocks)
+    )
+    return join(
+        [
+            tag("div", _model("M", third.model, third.found), class_="sides"),
+            tag("p", EXPLAINED) if shown else tag("p", "No tensor of it can be placed between A and B."),
+            shown,
+            details("Show the merge blocks", folded) if folded else EMPTY,
+        ]
     )
 
 

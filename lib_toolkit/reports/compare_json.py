@@ -17,6 +17,7 @@ from lib_toolkit.analysis.compare.measures import METRICS, Measures
 from lib_toolkit.analysis.compare.results import A, B, Compared, Comparison, Group, NotCompared, file_keys
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model
+from lib_toolkit.reports.compare_third import third_json
 from lib_toolkit.reports.report_json import packaged_text
 
 SCHEMA = 1
@@ -32,6 +33,7 @@ def compare_schema() -> dict[str, object]:
 def compare_json(comparison: Comparison, metrics: Sequence[str] = METRICS) -> dict[str, object]:
     """The comparison as plain dicts, lists, strings, numbers and None; ``metrics`` says which figures it holds."""
     (a, b), (a_found, b_found) = comparison.models, comparison.found
+    third = comparison.third
     return {
         "schema": SCHEMA,
         "tool": {"name": "model-toolkit", "version": __version__},
@@ -47,6 +49,7 @@ def compare_json(comparison: Comparison, metrics: Sequence[str] = METRICS) -> di
         "merge_blocks": [_group(group, metrics) for group in comparison.by_merge_block()],
         "only_a": file_keys(comparison.only_a, A),
         "only_b": file_keys(comparison.only_b, B),
+        "third": None if third is None else {**_side(third.model, third.found), **third_json(third)},
         "not_compared": [_failed(one) for one in comparison.not_compared],
         "tensors": [_tensor(one, metrics) for one in comparison.compared],
     }

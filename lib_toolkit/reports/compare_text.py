@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lib_toolkit.analysis.compare.results import Comparison, Group
 from lib_toolkit.analysis.compare.verdicts import percent
+from lib_toolkit.reports.compare_third import EXPLAINED, HEAD, third_rows
 from lib_toolkit.reports.numbers import counted, human_bytes
 from lib_toolkit.reports.plain import printable
 
@@ -16,10 +17,16 @@ def compare_text(comparison: Comparison, metrics: Sequence[str]) -> str:
         f"{side}: {printable(model.name)} ({found.name}, {human_bytes(model.origin.size)})"
         for side, model, found in zip("AB", comparison.models, comparison.found, strict=True)
     ]
+    if comparison.third is not None:
+        model = comparison.third.model
+        lines.append(f"M: {printable(model.name)} ({comparison.third.found.name}, {human_bytes(model.origin.size)})")
     lines += ["", *(f"- {printable(sentence)}" for sentence in comparison.verdicts)]
     groups = comparison.by_component()
     if groups:
         lines += ["", *_table([*groups, comparison.total()], metrics)]
+    if comparison.third is not None and comparison.third.components:
+        lines += ["", "M between A and B:"]
+        lines += [*_aligned([HEAD, *third_rows(comparison.third.components)]), EXPLAINED]
     missing = (len(comparison.only_a), len(comparison.only_b), len(comparison.not_compared))
     if any(missing):
         lines += [
@@ -32,8 +39,11 @@ def compare_text(comparison: Comparison, metrics: Sequence[str]) -> str:
 
 def _table(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
     head = ("part", "tensors", "changed", "mean |A-B|", "max |A-B|", "|A-B|/|A|", *metrics)
-    rows = [head, *(_row(group, metrics) for group in groups)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return _aligned([head, *(_row(group, metrics) for group in groups)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)

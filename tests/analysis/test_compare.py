@@ -10,10 +10,12 @@ import pytest
 from lib_toolkit.analysis.compare import figures
 from lib_toolkit.analysis.compare.pairs import compare, compare_pairs
 from lib_toolkit.architectures.registry import architecture
+from lib_toolkit.errors import FormatError
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.tensors import nbytes
 from tests.analysis.samples import demo, half, part, save
+from tests.making import safetensors_bytes
 
 UNET, VAE, CLIP = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 
@@ -138,6 +140,38 @@ def test_only_the_decoder_was_trained(tmp_path):
     assert blocks["ENC0"] == blocks["ENCM"] == 0 < blocks["DEC0"]
 
 
+def test_a_decoder_without_the_other_encoder(tmp_path):
+    b = {k: v + np.float32(0.01) if ".decoder." in k else v for k, v in demo().items()}
+    without = {k: v for k, v in b.items() if not k.startswith((VAE + "encoder.", VAE + "quant_conv."))}
+    found = run(tmp_path, demo(), without)
+    assert not any("encoder is equal" in sentence for sentence in found.verdicts)
+    said(found, "The decoder of the VAE differs, its encoder cannot be compared")
+    b[VAE + "encoder.conv_in.weight"] = np.zeros((7, 3, 3, 3), "<f4")
+    found = run(tmp_path, demo(), b)
+    rest = sum(key.startswith((VAE + "encoder.", VAE + "quant_conv.")) for key in b) - 1
+    said(found, f"Of the VAE the decoder differs, and {rest} tensors of its encoder that can be compared are equal")
+
+
+def test_not_all_layers_where_most_are_absent(tmp_path):
+    b = {k: v * np.float32(1.25) if k.startswith((UNET, CLIP)) and v.dtype == "f4" else v for k, v in demo().items()}
+    b = {k: v for k, v in b.items() if not k.startswith((UNET + "output_blocks", CLIP + "text_model.encoder.layers.1"))}
+    found = run(tmp_path, demo(), b)
+    absent = sum(key.startswith(UNET + "output_blocks") for key in demo())
+    said(found, f"All {684 - absent} tensors of the UNet that can be compared changed")
+    said(found, f"{absent} tensors of the UNet are only in A.")
+    said(found, "The one layer of the text encoder that can be compared changed")
+    assert not any("All layers" in sentence for sentence in found.verdicts)
+
+
+def test_loose_tensors_of_other_shapes_are_told(tmp_path):
+    a = {**demo(), "extra.one": np.ones(3, "<f4"), "extra.two": np.ones(3, "<f4"), "extra.three": np.ones(3, "<f4")}
+    b = {**a, "extra.one": np.ones(4, "<f4"), "extra.two": np.ones((3, 1), "<f4"), "betas": np.ones(7, "<f4")}
+    found = run(tmp_path, a, b)
+    said(found, "Of 3 other tensors in both 2 differ in shape.")
+    said(found, "Of 12 tensors of the noise schedule in both 1 differs in shape.")
+    assert found.verdicts[0] == "Of 980 tensors that both have 977 are equal and 3 differ in shape."
+
+
 def test_three_of_twelve_layers(tmp_path):
     """Real names and numbers of layers of SD1's text encoder, at a small width."""
     from lib_toolkit.architectures.clip import CLIPText
@@ -187,9 +221,41 @@ def test_identical_under_half_precision(tmp_path):
     assert found.verdicts[0] == "A and B are identical under half precision: rounded to F16 no value differs."
     said(found, "A is stored at F32, B at F16.")
     assert found.total().changed_tensors > 900
-    lowered = run(tmp_path, demo(), half(demo()), at_lower=True)
-    assert lowered.total().changed_tensors == 0
-    assert lowered.at_lower
+
+
+def test_at_lower_precision_says_what_was_cast(tmp_path):
+    found = run(tmp_path, demo(), half(demo()), at_lower=True)
+    assert found.total().changed_tensors == 0
+    assert found.at_lower
+    assert found.verdicts[0] == "A and B hold the same values once A is cast to F16: all 977 tensors are equal."
+    said(found, "Same UNet once A is cast to F16: all 684 tensors are equal.")
+    said(found, "A is stored at F32, B at F16.")
+    alike = run(tmp_path, demo(), demo(), at_lower=True)
+    assert alike.verdicts[0] == "A and B hold the same values: all 977 tensors are equal."
+
+
+def test_a_part_that_is_identical_under_half_precision(tmp_path):
+    found = run(tmp_path, half(part(demo(), VAE)), demo())
+    assert found.verdicts[0] == "What both have is identical under half precision: rounded to F16 no value differs."
+    said(found, "The VAE is identical under half precision: rounded to F16 no value differs.")
+    b = demo()
+    b[VAE + "encoder.conv_in.weight"] = np.zeros((7, 3, 3, 3), "<f4")
+    found = run(tmp_path, half(part(demo(), VAE)), b)
+    words = "rounded to F16 no value differs; 1 differs in shape."
+    assert found.verdicts[0] == f"What can be compared is identical under half precision: {words}"
+    said(found, "What can be compared of the VAE is identical under half precision")
+
+
+def test_nothing_is_cast_to_fp8(tmp_path):
+    """Values that F8_E4M3 does not hold: the finer side stays as it is, and that is said."""
+    values = {key: np.float32(0.3) * np.ones(array.shape, "<f4") for key, array in part(demo(), VAE).items()}
+    stored = {key: ("F8_E4M3", array.shape, b"\x2a" * array.size) for key, array in values.items()}  # 0.3125
+    paths = [save(tmp_path / "a.safetensors", half(values)), tmp_path / "b.safetensors"]
+    paths[1].write_bytes(safetensors_bytes(stored))
+    found = run(tmp_path, *paths, at_lower=True)
+    assert found.total().measures.mean == pytest.approx(0.3125 - float(np.float16(0.3)), rel=1e-5)
+    said(found, "F16 and F8_E4M3 were compared as they are: nothing is cast to FP8, so that rounding alone can")
+    assert not any("nothing is cast" in sentence for sentence in run(tmp_path, *paths).verdicts)
 
 
 def test_one_value_off_is_not_identical_under_half_precision(tmp_path):
@@ -246,7 +312,8 @@ def test_dropped_added_and_reshaped(tmp_path):
     assert failed.row.key == "encoder.conv_in.weight"
     assert failed.reason == f"shape {list(a[wide].shape)} in A, [7, 3, 3, 3] in B"
     said(found, "1 tensor of the VAE is only in A.")
-    said(found, "1 differ in shape")
+    said(found, "Of 243 tensors of the VAE 1 differs in shape.")
+    assert found.verdicts[0] == "Of 976 tensors that both have 975 are equal and 1 differs in shape."
     said(found, "The 242 tensors of the VAE that can be compared are equal.")
 
 
@@ -265,6 +332,8 @@ def test_another_text_encoder(tmp_path):
 def test_different_architectures_compare_what_is_common(tmp_path):
     found = run(tmp_path, demo(), demo("sdxl-demo"))
     said(found, "A is SD-v1-Demo, B is SDXL-Demo: what both have is compared.")
+    failed = len(found.not_compared)
+    assert failed and f" and {failed:,} differ in shape." in found.verdicts[0]
     said(found, "Same VAE")
 
 
@@ -283,6 +352,7 @@ def test_not_a_number(tmp_path):
     said(found, "B holds 5 NaN values")
     assert found.total().measures.l2 == 0
     assert found.total().measures.changed == 5
+    assert found.total().measures.cosine == pytest.approx(1, abs=1e-12)
 
 
 def test_quantised_models_are_told(tmp_path):
@@ -376,3 +446,18 @@ def test_the_same_bits_with_one_or_eight_workers(tmp_path):
     results = [run(tmp_path, demo(), b, workers=workers) for workers in (1, 8)]
     assert [one.measures for one in results[0].compared] == [one.measures for one in results[1].compared]
     assert results[0].total().measures == results[1].total().measures
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    arrays = part(demo(), VAE)
+    path = tmp_path / "v.ckpt"
+    torch.save({"state_dict": {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}}, path)
+    with open_model(path) as model:
+        offset = model.tensors["decoder.conv_in.weight"].offset
+    data = bytearray(path.read_bytes())
+    data[offset + 40 : offset + 43] = bytes(byte ^ 0x11 for byte in data[offset + 40 : offset + 43])
+    path.write_bytes(data)
+    whole = save(tmp_path / "s.safetensors", arrays)
+    with pytest.raises(FormatError, match=r"v\.ckpt is damaged: the checksum of .* does not fit"):
+        run(tmp_path, whole, path)

@@ -180,6 +180,39 @@ def test_not_a_number_is_counted_and_not_spread():
     assert (same.changed, same.l2, same.nan_a, same.measured) == (0, 0, 2, 3)
 
 
+@pytest.mark.parametrize("shape", [(40, 30), (1, 50), (3, 70_000), (300, 2000)], ids=str)
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_what_stands_beside_a_nan_is_in_no_sum(shape, kind):
+    """One huge number beside a NaN must not decide about the cosine, nor how long A is."""
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal(shape).astype(kind)
+    b = a.copy()
+    middle = (shape[0] // 2, shape[1] // 2)
+    a[middle], b[middle] = 6e4, np.nan
+    found = pair(tensor(a), tensor(b))
+    assert (found.left_out, found.changed, found.l2, found.relative) == (1, 1, 0, 0)
+    assert found.cosine == pytest.approx(1, abs=1e-12)
+    assert found.cossim == pytest.approx(1, abs=1e-6)
+    rest = np.delete(a.astype("f8").reshape(-1), middle[0] * shape[1] + middle[1])
+    assert found.a_squared == pytest.approx((rest * rest).sum(), rel=2e-6)
+    assert found.b_squared == pytest.approx((rest * rest).sum(), rel=2e-6)
+
+
+def test_a_nan_beside_other_changes():
+    rng = np.random.default_rng(4)
+    a = rng.standard_normal((600, 700)).astype("<f4")
+    b = a + (rng.standard_normal(a.shape) * 0.1).astype("<f4")
+    a[5, 6], a[7, 8], b[599, 6], b[3, 3] = np.nan, np.inf, np.nan, -np.inf
+    good = np.isfinite(a) & np.isfinite(b)
+    x, y = np.where(good, a, 0).astype("f8"), np.where(good, b, 0).astype("f8")
+    found = pair(tensor(a), tensor(b))
+    assert found.left_out == 4
+    assert found.relative == pytest.approx(np.linalg.norm(x - y) / np.linalg.norm(x), rel=2e-6)
+    assert found.cosine == pytest.approx((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y), rel=1e-6)
+    columns = (x * y).sum(axis=0) / np.linalg.norm(x, axis=0) / np.linalg.norm(y, axis=0)
+    assert found.cossim == pytest.approx(columns.mean(), rel=1e-6)
+
+
 @pytest.mark.parametrize(("scale", "step"), [(1e30, 1e29), (1e-30, 1e-31), (1.0, 1e-25), (1e-22, 1e-23)])
 def test_values_whose_squares_leave_the_range(scale, step):
     a, b = np.full(1000, scale, "<f4"), np.full(1000, scale, "<f4")

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from lib_toolkit.analysis.compare.rounding import rounding_squared, rounding_unit
 from lib_toolkit.analysis.matrix.hull import affine_weights, nearest_mixture, products
-from lib_toolkit.analysis.matrix.kernel import rounding_squared, rounding_unit
 from lib_toolkit.analysis.matrix.merges import find_merges, rounded_copies
 from lib_toolkit.analysis.matrix.results import GroupResult
 from lib_toolkit.analysis.matrix.tasks import BLOCK, COMPONENT, Group

@@ -89,10 +89,14 @@ def test_a_published_file_is_gathered_again(models, tmp_path, capsys):
     assert printed == path.read_text("utf-8")
 
 
-def test_at_lower_precision(models, capsys):
+def test_at_lower_precision(models, tmp_path, capsys):
     pair = (models / "a.safetensors", models / "h.safetensors")
     table = json.loads(run(capsys, "compare", *pair, "--at-lower-precision", "--json", "-")[1])
     assert table["at_lower_precision"] is True
+    said, page = run(capsys, "compare", *pair, "--at-lower-precision")[1], tmp_path / "page.html"
+    assert "A and B hold the same values once A is cast to F16" in said
+    assert run(capsys, "compare", *pair, "--at-lower-precision", "--html", page)[0] == 0
+    assert "A and B hold the same values once A is cast to F16" in page.read_text("utf-8")
     assert table["total"]["changed"] == 0
     assert json.loads(run(capsys, "compare", *pair, "--json", "-")[1])["total"]["changed"] > 0
 
@@ -208,6 +212,24 @@ def test_map_goes_on_past_a_broken_file(models, tmp_path, capsys):
     first, second = json.loads(said)["pairs"]
     assert "broken.safetensors" in first["error"]
     assert (second["error"], second["figures"]["l0"]) == ("", 80.0)
+
+
+def test_map_refuses_only_the_pair_with_a_damaged_file(models, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "d.ckpt"
+    torch.save({key: torch.from_numpy(array) for key, array in part(demo(), VAE).items()}, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 3] = bytes(b ^ 0xFF for b in data[len(data) // 2 : len(data) // 2 + 3])
+    path.write_bytes(data)
+    groups = [["g", [[["v", "vae.safetensors"], ["d", str(path)]], [["a", "a.safetensors"], ["b", "b.safetensors"]]]]]
+    status, said, _ = run(capsys, "compare-map", a_map(tmp_path, models, groups), "--out", tmp_path / "o", "--json")
+    assert status == 0
+    first, second = json.loads(said)["pairs"]
+    assert "d.ckpt is damaged" in first["error"]
+    assert (second["error"], second["figures"]["l0"]) == ("", 80.0)
+    status, out, err = run(capsys, "compare", models / "vae.safetensors", path)
+    assert (status, out) == (2, "")
+    assert "d.ckpt is damaged" in err and len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

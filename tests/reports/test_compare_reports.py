@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from lib_toolkit.analysis.compare.pairs import compare
+from lib_toolkit.analysis.compare.triples import compare_with_third
 from lib_toolkit.architectures.registry import architecture
 from lib_toolkit.errors import FormatError, UsageError
 from lib_toolkit.formats import open_model
@@ -31,6 +32,7 @@ from lib_toolkit.reports.compare_published import (
     published_text,
     read_published,
 )
+from lib_toolkit.reports.compare_text import compare_text
 from lib_toolkit.reports.unet_picture import Overlay, skips_fit, unet_blocks, unet_svg
 from tests.analysis.samples import demo, save
 from tests.making import stamped_safetensors
@@ -68,6 +70,7 @@ def test_json_fits_its_schema(found):
     jsonschema.validate(table, compare_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**table, "schema": 2}, compare_schema())
+    assert table["third"] is None
     assert [group["name"] for group in table["components"]] == ["UNet", "text encoder", "VAE", "noise schedule"]
     assert table["only_a"] == ["<b>&\u202e.weight"]
     assert table["not_compared"][0]["reason"] == "shape [4] in A, [2, 2] in B"
@@ -82,6 +85,54 @@ def test_json_holds_the_figures_that_were_asked_for(found):
     table = compare_json(found, ("l1",))
     assert table["metrics"] == ["l1"]
     assert set(table["total"]["figures"]) == {"l1"}
+
+
+@pytest.fixture(scope="module")
+def with_third(tmp_path_factory):
+    """Attention a quarter of the way to B, the rest of A."""
+    folder = tmp_path_factory.mktemp("third")
+    a, b = demo(), trained()
+    m = {key: array + np.float32(0.25) * (b[key] - array) if ".attn" in key else array for key, array in a.items()}
+    with ExitStack() as stack:
+        paths = [save(folder / f"{name}.safetensors", arrays) for name, arrays in (("a", a), ("b", b), ("<m>", m))]
+        models = [stack.enter_context(open_model(path)) for path in paths]
+        found = compare_with_third(tuple(models), tuple(identify(model) for model in models))
+    return found, (a, b, m)
+
+
+def test_a_third_model_in_json(with_third):
+    jsonschema = pytest.importorskip("jsonschema")
+    found, sets = with_third
+    table = json.loads(json.dumps(compare_json(found), allow_nan=False))
+    jsonschema.validate(table, compare_schema())
+    assert table["third"]["name"] == "<m>.safetensors"
+    assert [place["component"] for place in table["third"]["components"]] == ["unet", "text_encoder", "vae"]
+    blocks = table["third"]["merge_blocks"]
+    assert [place["name"] for place in blocks][:2] == ["BASE", "IN00"]
+    unet = table["third"]["components"][0]
+    keys = [key for key in sets[0] if key.startswith(UNET)]
+    a, b, m = (np.concatenate([arrays[key].astype("f8").reshape(-1) for key in keys]) for arrays in sets)
+    ratio = (m - a) @ (b - a) / ((b - a) @ (b - a))
+    assert unet["ratio"] == pytest.approx(ratio, abs=1e-6)
+    assert unet["residual"] == pytest.approx(np.linalg.norm(m - a - ratio * (b - a)), rel=1e-5)
+    assert 0 < unet["bound"] < unet["residual"] / 10
+    cosine = (m - a) @ (b - a) / np.linalg.norm(m - a) / np.linalg.norm(b - a)
+    assert unet["angle"] == pytest.approx(math.degrees(math.acos(cosine)), abs=0.01)
+    middle = next(place for place in blocks if place["name"] == "M00")
+    assert middle["ratio"] > ratio / 10 and middle["angle"] is not None
+    base = blocks[0]
+    assert (base["ratio"], base["residual"], base["angle"]) == (None, 0, None)
+
+
+def test_a_third_model_in_words_and_on_the_page(with_third):
+    found, _ = with_third
+    (placed,) = (place for place in found.third.components if place.component == "unet")
+    angle = f"{placed.position.angle:.1f}°"
+    text, page = compare_text(found, ("l2",)), compare_html(found)
+    (line,) = (line for line in text.splitlines() if line.startswith("UNet") and "°" in line)
+    assert line.split()[2] == f"{placed.position.ratio:.4f}" and angle in line
+    assert "M: <m>.safetensors (SD-v1-Demo" in text
+    assert angle in page and "&lt;m&gt;.safetensors" in page and 'id="third"' in page
 
 
 def test_page_is_inert_and_complete(found):
@@ -121,6 +172,16 @@ def test_page_in_chromium(found, chromium, tmp_path):
         box = page.locator("g.u-block[data-block=IN04]")
         assert "IN04: Res + Attn" in box.locator("title").text_content()
         page.close()
+
+
+def test_page_of_a_third_model_in_chromium(with_third, chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(compare_html(with_third[0]), "utf-8")
+    page = chromium.new_page(viewport={"width": 420, "height": 900})
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert page.locator("#third tbody tr").first.locator("td").first.text_content() == "UNet"
+    page.close()
 
 
 SKELETONS = {

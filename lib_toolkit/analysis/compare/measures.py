@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib_toolkit.analysis.compare.cosines import Cosines
 from lib_toolkit.analysis.compare.reading import Block, Width, inner, products, total_of, width_of
+from lib_toolkit.analysis.compare.rounding import finest, rounding_squared, used_bits
 from lib_toolkit.casting import convert, scratch
 from lib_toolkit.dtypes import DType
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    import numpy.typing as npt
-
-    from lib_toolkit.analysis.compare.reading import Numbers, Sums
+    from lib_toolkit.analysis.compare.reading import Flags, Numbers, Sums
     from lib_toolkit.tensors import Bytes
 
-    Flags: TypeAlias = npt.NDArray[np.bool_]
 
 METRICS = ("l0", "l1", "l2", "cossim", "cosine")
 """What can be asked for: the published figures, and ``cosine``, that of the flattened tensors."""
@@ -33,7 +30,6 @@ METRICS = ("l0", "l1", "l2", "cossim", "cosine")
 PRECISIONS = (DType.F64, DType.F32, DType.F16, DType.BF16)
 """Float types from the finest to the coarsest."""
 
-_EPSILON = 1e-8
 _ROUGHLY, _NEARLY_ZERO = 2.0**-7, 2.0**-23
 
 
@@ -44,7 +40,9 @@ class Measures:
     ``changed`` differ as stored, ``changed_single`` (l0 of the published tool) at FP32. ``l1`` = Σ|a−b|,
     ``l2_squared`` = Σ(a−b)², ``largest`` = max|a−b|, ``a_squared`` = Σa², ``product`` = Σab. ``cossim``: mean of the
     cosines along dimension 0, one for each index of the others (None: no elements, or a sum of several tensors).
-    ``nan_a`` … count elements that are no numbers; ``left_out`` are so on either side. ``same_when_lowered``: whether
+    ``nan_a`` … count elements that are no numbers; ``left_out`` are so on either side and are in none of the sums, not
+    in those of the other side either. ``a_rounding``: the square of the longest error that storing A can have made.
+    ``same_when_lowered``: whether
     both are one once they are cast to the coarser of their types (FP16 for two wider ones); None: no question.
     """
 
@@ -57,6 +55,8 @@ class Measures:
     a_squared: float = 0.0
     b_squared: float = 0.0
     product: float = 0.0
+    a_rounding: float = 0.0
+    b_rounding: float = 0.0
     cossim: float | None = None
     nan_a: int = 0
     nan_b: int = 0
@@ -133,6 +133,8 @@ def together(parts: Iterable[Measures]) -> Measures:
         a_squared=math.fsum(part.a_squared for part in every),
         b_squared=math.fsum(part.b_squared for part in every),
         product=math.fsum(part.product for part in every),
+        a_rounding=math.fsum(part.a_rounding for part in every),
+        b_rounding=math.fsum(part.b_rounding for part in every),
         nan_a=count(part.nan_a for part in every),
         nan_b=count(part.nan_b for part in every),
         infinite_a=count(part.infinite_a for part in every),
@@ -153,22 +155,27 @@ def lower_type(a: DType, b: DType) -> DType | None:
 
 
 class OwnSums:
-    """What one tensor adds to every pair that it is in: its squares by column, and what is no number."""
+    """What one tensor adds to every pair that it is in: its squares by column, what is no number, and the bits that
+    its values use."""
 
     def __init__(self) -> None:
-        self.squared = 0.0
         self.columns: Sums | None = None
-        self.nan = self.infinite = 0
+        self.nan = self.infinite = self.bits = 0
 
-    def add(self, block: Block, fresh: bool) -> None:
-        """The next block; ``fresh``: its columns are others than before."""
-        if self.columns is None or fresh:
+    def add(self, block: Block) -> None:
+        """The next block."""
+        if self.columns is None:
             self.columns = block.squares.copy()
         else:
             self.columns += block.squares
-        self.squared += float(block.squares.sum())
         self.nan += block.nan
         self.infinite += block.infinite
+        if not finest(self.bits):
+            self.bits |= used_bits(block)
+
+    def end_columns(self) -> None:
+        """What comes next has other columns."""
+        self.columns = None
 
 
 class PairSums:
@@ -179,35 +186,34 @@ class PairSums:
 
     def __init__(self, a: DType, b: DType, cosines: bool = True) -> None:
         self._width = max(width_of(a), width_of(b), key=[Width.SINGLE, Width.DOUBLE, Width.BYTES].index)
+        self._types = (a, b)
         self._lower = lower_type(a, b)
         self._same_lowered = self._lower is not None
         self._changed = self._single = self._elements = self._left_out = 0
-        self._keeps_columns = cosines
+        self._cosines = Cosines() if cosines else None
         self._l1 = self._l2 = self._product = 0.0
+        self._a_squared = self._b_squared = 0.0
         self._largest = 0.0
-        self._columns: Sums | None = None
-        self._cosines: list[float] = []
-        self._column_count = 0
 
     @property
     def readable(self) -> bool:
         """Whether the values are numbers to us, not bytes alone."""
         return self._width is not Width.BYTES
 
-    def add(self, a: Block, b: Block) -> None:
-        """The next block of both."""
+    def add(self, a: Block, b: Block, own: tuple[OwnSums, OwnSums]) -> None:
+        """The next block of both; ``own``: what either has added before it."""
         self._elements += a.raw.size * 8 // a.dtype.bits
         alike = a.dtype is b.dtype and same_bytes(a.raw, b.raw)
         if not self.readable:
             self._changed += 0 if alike else int(np.count_nonzero(a.raw != b.raw))
         elif alike and a.finite:
-            self._sums(0.0, 0.0, a.squares)
+            self._sums(0.0, 0.0, a.squares, a.squares, a.squares)
         elif a.plain and b.plain:
-            self._singles(a, b)
+            self._singles(a, b, own)
         else:
-            self._doubles(a, b)
+            self._doubles(a, b, own)
 
-    def _singles(self, a: Block, b: Block) -> None:
+    def _singles(self, a: Block, b: Block, own: tuple[OwnSums, OwnSums]) -> None:
         x, y = a.values, b.values
         with scratch(x.nbytes) as raw:
             delta = raw.view("<f4").reshape(x.shape)
@@ -218,17 +224,17 @@ class PairSums:
                 largest = float(delta.max())
                 flat = delta.reshape(-1)
                 if not 1e-15 < largest < 1e18:
-                    self._doubles(a, b)
+                    self._doubles(a, b, own)
                     return
                 self._look_lowered(a, b, delta)
                 self._largest = max(self._largest, largest)
-                self._sums(total_of(flat), inner(flat, flat), products(x, y))
+                self._sums(total_of(flat), inner(flat, flat), products(x, y), a.squares, b.squares)
             else:
-                self._sums(0.0, 0.0, products(x, y))
+                self._sums(0.0, 0.0, products(x, y), a.squares, b.squares)
         self._changed += changed
         self._single += changed
 
-    def _doubles(self, a: Block, b: Block) -> None:
+    def _doubles(self, a: Block, b: Block, own: tuple[OwnSums, OwnSums]) -> None:
         """The same with every precaution: exact comparison, FP64, and without what is no number."""
         x, y = a.wide(), b.wide()
         good = np.isfinite(x) & np.isfinite(y)
@@ -237,26 +243,30 @@ class PairSums:
             self._look_lowered(a, b, None)
         with np.errstate(over="ignore", invalid="ignore"):
             self._single += int(np.count_nonzero(_differ_at_single(x, y)))
-            if not good.all():
+            left_out = not good.all()
+            if left_out:
                 self._left_out += int(good.size - np.count_nonzero(good))
                 x[~good] = 0.0
                 y[~good] = 0.0
+                if self._cosines is not None:
+                    self._cosines.leave_out(~good, *own)
             delta = np.abs(x - y)
             self._largest = max(self._largest, float(delta.max(initial=0.0)))
             squares = np.einsum("ij,ij->", delta, delta)
-            self._sums(float(delta.sum()), float(squares), np.einsum("ij,ij->j", x, y))
+            product = np.einsum("ij,ij->j", x, y)
+            # A block's own squares hold the numbers that stand beside what is none.
+            a_squares, b_squares = (np.einsum("ij,ij->j", z, z) for z in (x, y)) if left_out else (a.squares, b.squares)
+            self._sums(float(delta.sum()), float(squares), product, a_squares, b_squares)
         self._changed += int(np.count_nonzero(differ))
 
-    def _sums(self, l1: float, l2: float, columns: Sums) -> None:
+    def _sums(self, l1: float, l2: float, product: Sums, a_squares: Sums, b_squares: Sums) -> None:
         self._l1 += l1
         self._l2 += l2
-        self._product += float(columns.sum())
-        if not self._keeps_columns:
-            return
-        if self._columns is None:
-            self._columns = columns.astype("<f8", copy=True)
-        else:
-            self._columns += columns
+        self._product += float(product.sum())
+        self._a_squared += float(a_squares.sum())
+        self._b_squared += float(b_squares.sum())
+        if self._cosines is not None:
+            self._cosines.add(product, a_squares, b_squares)
 
     def _look_lowered(self, a: Block, b: Block, delta: Numbers | None) -> None:
         """Whether the two are still one at the coarser type; the first block that is not ends the looking."""
@@ -273,22 +283,12 @@ class PairSums:
 
     def end_columns(self, a: OwnSums, b: OwnSums) -> None:
         """The columns up to here are complete: take their cosines."""
-        if self._columns is None or a.columns is None or b.columns is None:
-            return
-        x, y = np.sqrt(a.columns), np.sqrt(b.columns)
-        with np.errstate(all="ignore"):
-            cosines = np.where(
-                (x >= _EPSILON) & (y >= _EPSILON),
-                self._columns / np.sqrt(a.columns * b.columns),
-                self._columns / (np.maximum(x, _EPSILON) * np.maximum(y, _EPSILON)),
-            )
-        cosines = cosines[np.isfinite(cosines)]
-        self._cosines.append(float(cosines.sum()))
-        self._column_count += cosines.size
-        self._columns = None
+        if self._cosines is not None:
+            self._cosines.end(a, b)
 
     def measures(self, a: OwnSums, b: OwnSums) -> Measures:
         """All figures, once every block has been given."""
+        a_type, b_type = self._types
         return Measures(
             elements=self._elements,
             changed=self._changed,
@@ -296,10 +296,12 @@ class PairSums:
             l1=self._l1,
             l2_squared=self._l2,
             largest=self._largest,
-            a_squared=a.squared,
-            b_squared=b.squared,
+            a_squared=self._a_squared,
+            b_squared=self._b_squared,
             product=self._product,
-            cossim=math.fsum(self._cosines) / self._column_count if self._column_count else None,
+            a_rounding=rounding_squared(a_type, a.bits, self._a_squared, self._elements),
+            b_rounding=rounding_squared(b_type, b.bits, self._b_squared, self._elements),
+            cossim=None if self._cosines is None else self._cosines.mean,
             nan_a=a.nan,
             nan_b=b.nan,
             infinite_a=a.infinite,

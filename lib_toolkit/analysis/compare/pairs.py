@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from lib_toolkit.analysis.compare.alignment import Alignment, Cell, Row, align, difference_of_form, fitted
@@ -14,6 +15,7 @@ from lib_toolkit.casting import cast
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model
 from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.streaming import verified_reads
 from lib_toolkit.tensors import Stored, Tensor
 
 _UNREADABLE = "type {} cannot be read as numbers, and the bytes differ"
@@ -29,7 +31,7 @@ def compare(
     """Compare A and B, all figures at once, in one pass over both.
 
     ``at_lower``: where float types differ, the finer tensor is first cast to the coarser type. Raises FormatError when
-    a file cannot be read or changes meanwhile, and CancelledError.
+    a file cannot be read, is damaged or changes meanwhile, and CancelledError.
     """
     alignment = align(models, found)
     if at_lower:
@@ -53,7 +55,11 @@ def compare_pairs(
 
 def _compare(alignment: Alignment, pairs: Sequence[Pair], progress: Progress, workers: int | None) -> list[Comparison]:
     tasks, owners = _tasks(alignment, pairs)
-    results = measure(tasks, progress, "comparing", workers)
+    with ExitStack() as stack:
+        checks = [stack.enter_context(verified_reads(one.origin.file, one.checksums)) for one in alignment.models]
+        results = measure(tasks, progress, "comparing", workers)
+        for check in checks:
+            check()
     measured: dict[tuple[int, Pair], Measures | None] = {}
     for owner, result in zip(owners, results, strict=True):
         measured |= {(owner, pair): found for pair, found in result.items()}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = npt.NDArray[np.floating]
     Sums: TypeAlias = npt.NDArray[np.float64]
+    Flags: TypeAlias = npt.NDArray[np.bool_]
 
 BLOCK = 256 << 10
 """Elements that are measured at a time: sums within a block are FP32 over 64 values, FP64 beyond, in the order of

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lib_toolkit.analysis.compare.alignment import WEIGHT, Component, Row, title_of
 from lib_toolkit.analysis.compare.figures import figure
 from lib_toolkit.analysis.compare.measures import Measures, together
+from lib_toolkit.analysis.compare.places import Third
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model
 from lib_toolkit.tensors import Tensor
@@ -62,7 +63,8 @@ class Group:
 @dataclass(frozen=True)
 class Comparison:
     """Two models side by side. Rows hold two cells, A's and B's. ``at_lower``: where float types differed, the finer
-    was cast to the coarser before anything was measured. ``verdicts``: what it means, in sentences."""
+    was cast to the coarser before anything was measured. ``verdicts``: what it means, in sentences. ``third``: where a
+    third model lies, if one was compared with both."""
 
     models: tuple[Model, Model]
     found: tuple[Identification, Identification]
@@ -73,6 +75,7 @@ class Comparison:
     not_compared: tuple[NotCompared, ...] = ()
     at_lower: bool = False
     verdicts: tuple[str, ...] = ()
+    third: Third | None = None
 
     def of(self, component: str) -> tuple[Compared, ...]:
         """What was measured of a component."""
@@ -104,9 +107,7 @@ class Comparison:
         for one in self.weights():
             if one.row.merge_block is not None:
                 gathered.setdefault(one.row.merge_block, []).append(one)
-        order = {"BASE": 0, "IN": 1, "M0": 2, "OU": 3}
-        names = sorted(gathered, key=lambda name: (order.get(name[:4], order.get(name[:2], 9)), name))
-        return [_group("merge_block", "", name, gathered[name]) for name in names]
+        return [_group("merge_block", "", name, gathered[name]) for name in sorted(gathered, key=merge_block_order)]
 
     def _groups(self, kind: str, name_of: Callable[[Row], str | None], buffers: bool = False) -> list[Group]:
         gathered: dict[tuple[str, str], list[Compared]] = {}
@@ -116,6 +117,12 @@ class Comparison:
             if name is not None and wanted:
                 gathered.setdefault((one.row.component, name), []).append(one)
         return [_group(kind, component, name, members) for (component, name), members in gathered.items()]
+
+
+def merge_block_order(name: str) -> tuple[int, str]:
+    """The place of a merge block among the others: BASE, IN00 …, M00, OUT00 …"""
+    order = {"BASE": 0, "IN": 1, "M0": 2, "OU": 3}
+    return order.get(name[:4], order.get(name[:2], 9)), name
 
 
 def tensor_of(row: Row, place: int) -> Tensor:

@@ -109,10 +109,10 @@ class _Work:
             if piece.fresh and begun:
                 _end_columns(sums, own)
             self._fill(piece, readers, spare)
-            for place, one in own.items():
-                one.add(spare[place], piece.fresh)
             for (a, b), one_pair in sums.items():
-                one_pair.add(spare[a], spare[b])
+                one_pair.add(spare[a], spare[b], (own[a], own[b]))
+            for place, one in own.items():
+                one.add(spare[place])
             begun = True
         _end_columns(sums, own)
         return {pair: _finished(one, own[pair[0]], own[pair[1]]) for pair, one in sums.items()}
@@ -135,6 +135,8 @@ def _shape(task: Task) -> tuple[int, ...]:
 def _end_columns(sums: Mapping[Pair, PairSums], own: Mapping[int, OwnSums]) -> None:
     for (a, b), one in sums.items():
         one.end_columns(own[a], own[b])
+    for tensor in own.values():
+        tensor.end_columns()
 
 
 def _finished(sums: PairSums, a: OwnSums, b: OwnSums) -> Measures | None:

@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lib_toolkit.analysis.compare.alignment import BUFFER, WEIGHT, Component, Row, title_of
-from lib_toolkit.analysis.compare.measures import Measures, lower_type, together
+from lib_toolkit.analysis.compare.measures import PRECISIONS, Measures, lower_type, together
+from lib_toolkit.analysis.compare.reading import Width, width_of
 from lib_toolkit.analysis.compare.results import A, B, Compared, Comparison, NotCompared, tensor_of
+from lib_toolkit.casting import Cast
 from lib_toolkit.dtypes import DType
 
 _NAMES = ("A", "B")
 _LAYER = re.compile(r"L(\d+)")
 _DECODER = ("decoder.", "post_quant_conv.")
+_PLURALS = {"schedule": "tensors of the noise schedule", "other": "other tensors"}
 _LISTED = 6
 
 
@@ -45,25 +48,53 @@ def listing(items: Sequence[str]) -> str:
 
 def _whole(comparison: Comparison) -> str:
     """What can be said of the files as wholes."""
-    complete = not (comparison.only_a or comparison.only_b or comparison.not_compared)
+    failed = comparison.not_compared
+    complete = not (comparison.only_a or comparison.only_b or failed)
     changed = [one for one in comparison.compared if not one.measures.identical]
     count = len(comparison.compared)
+    once = _once(comparison.compared)
+    told = _told(failed)
+    if failed and not count:
+        return f"No tensor that both have can be compared: {listing(told)}."
     if not changed and complete:
         renamed = any(one.renamed for one in comparison.compared)
         how = ", under other names or in another layout" if renamed else ""
-        return f"A and B hold the same values: all {count:,} tensors are equal{how}."
+        return f"A and B hold the same values{once}: all {count:,} tensors are equal{how}."
+    if not changed and failed:
+        return f"Of {count + len(failed):,} tensors that both have {listing([f'{count:,} are equal{once}', *told])}."
     if not changed:
-        return f"Where A and B have the same tensors they hold the same values: all {count:,} are equal."
+        return f"Where A and B have the same tensors they hold the same values{once}: all {count:,} are equal."
+    rest = f"; {listing(told)}" if failed else ""
     if all(one.measures.same_when_lowered for one in changed):
-        return f"A and B are identical under half precision: {_rounded(changed)}"
+        what = "A and B are" if complete else "What can be compared is" if failed else "What both have is"
+        return f"{what} identical under half precision: {_rounded(changed)}{rest}."
     share = together(one.measures for one in comparison.weights()).relative
     distance = f"; ‖A−B‖ is {percent(share)} of ‖A‖" if share else ""
-    return f"{len(changed):,} of {count:,} tensors that both have differ{distance}."
+    which = "can be compared" if failed else "both have"
+    return f"{len(changed):,} of {count:,} tensors that {which} differ{once}{distance}{rest}."
+
+
+def _once(compared: Iterable[Compared]) -> str:
+    """What was cast before these were compared: " once A is cast to F16"; empty for nothing."""
+    casts: dict[int, set[str]] = {}
+    for one in compared:
+        for place in (A, B):
+            tensor = tensor_of(one.row, place)
+            if isinstance(tensor, Cast):
+                casts.setdefault(place, set()).add(tensor.dtype.name)
+    told = [f"{_NAMES[place]} is cast to {listing(sorted(types))}" for place, types in sorted(casts.items())]
+    return f" once {listing(told)}" if told else ""
+
+
+def _stored(row: Row, place: int) -> DType:
+    """The type in the file, whatever it was cast to."""
+    tensor = tensor_of(row, place)
+    return tensor.source.dtype if isinstance(tensor, Cast) else tensor.dtype
 
 
 def _rounded(changed: Iterable[Compared]) -> str:
     types = sorted({lower.name for one in changed if (lower := _lower(one.row)) is not None})
-    return f"rounded to {listing(types)} no value differs."
+    return f"rounded to {listing(types)} no value differs"
 
 
 def _lower(row: Row) -> DType | None:
@@ -87,10 +118,10 @@ def _component(comparison: Comparison, component: Component) -> list[str]:
     only = (_of(comparison.only_a, component), _of(comparison.only_b, component))
     if a is None or b is None:
         return [_one_sided(component, A if b is None else B, len(only[A if b is None else B]))]
-    failed = [one for one in comparison.not_compared if one.row.component == component.id]
+    failed = _failures(comparison, component.id)
     weights = [one for one in comparison.of(component.id) if one.row.kind == WEIGHT]
-    whole = not failed and all(_only_spare(rows) for rows in only)
-    found = [_equality(component, weights, whole)] if weights else []
+    absent = [row for rows in only for row in rows if row.kind != BUFFER] + [one.row for one in failed]
+    found = [_equality(component, weights, absent)] if weights else []
     if failed:
         found.append(_failed(title, failed, len(weights) + len(failed)))
     for place, rows in enumerate(only):
@@ -100,6 +131,10 @@ def _component(comparison: Comparison, component: Component) -> list[str]:
     if any(not one.measures.identical for one in buffers):
         found.append(f"The position ids of the {title} differ, which weights do not tell.")
     return found
+
+
+def _failures(comparison: Comparison, component: str) -> list[NotCompared]:
+    return [one for one in comparison.not_compared if one.row.component == component]
 
 
 def _of(rows: Iterable[Row], component: Component) -> list[Row]:
@@ -118,16 +153,18 @@ def _one_sided(component: Component, place: int, count: int) -> str:
     return f"Only {has} has a {component.title} ({count:,} tensors)."
 
 
-def _equality(component: Component, weights: Sequence[Compared], whole: bool) -> str:
-    title = component.title
+def _equality(component: Component, weights: Sequence[Compared], absent: Sequence[Row]) -> str:
+    """How the weights that both have compare; ``absent`` are those that could not be compared."""
+    title, once = component.title, _once(weights)
     changed = [one for one in weights if not one.measures.identical]
-    if not changed and not whole:
-        return f"The {len(weights):,} tensors of the {title} that can be compared are equal{_renamed(component)}."
+    if not changed and absent:
+        return f"The {len(weights):,} tensors of the {title} that can be compared are equal{once}{_renamed(component)}."
     if not changed:
-        return f"Same {title}: all {len(weights):,} tensors are equal{_renamed(component)}."
+        return f"Same {title}{once}: all {len(weights):,} tensors are equal{_renamed(component)}."
     if all(one.measures.same_when_lowered for one in changed):
-        return f"The {title} is identical under half precision: {_rounded(changed)}"
-    return f"{_change(component, weights, changed)}{_renamed(component)}{_distance(weights)}."
+        what = f"What can be compared of the {title}" if absent else f"The {title}"
+        return f"{what} is identical under half precision: {_rounded(changed)}."
+    return f"{_change(component, weights, changed, absent)}{once}{_renamed(component)}{_distance(weights)}."
 
 
 def _renamed(component: Component) -> str:
@@ -146,20 +183,35 @@ def _distance(weights: Sequence[Compared]) -> str:
     return f"; ‖A−B‖ is {percent(whole.relative)} of ‖A‖{cosine}"
 
 
-def _change(component: Component, weights: Sequence[Compared], changed: Sequence[Compared]) -> str:
+def _change(
+    component: Component, weights: Sequence[Compared], changed: Sequence[Compared], absent: Sequence[Row]
+) -> str:
     """Which part of a component differs."""
-    title = component.title
+    title = f"{component.title} that can be compared" if absent else component.title
     if component.id.startswith("vae"):
         sides = {one.row.key.startswith(_DECODER) for one in changed}
-        if sides == {True}:
-            return "Only the decoder of the VAE was trained: its encoder is equal"
-        if sides == {False}:
-            return "Only the encoder of the VAE differs: its decoder is equal"
+        if len(sides) == 1:
+            return _side_changed(sides == {True}, weights, absent)
     if component.id.startswith("text_encoder"):
         return _layers_changed(title, weights, changed)
     if len(changed) == len(weights):
-        return f"All layers of the {title} changed"
+        return (
+            f"All {len(weights):,} tensors of the {title} changed" if absent else f"All layers of the {title} changed"
+        )
     return _blocks_changed(title, weights, changed)
+
+
+def _side_changed(decoder: bool, weights: Sequence[Compared], absent: Sequence[Row]) -> str:
+    """Only one half of a VAE differs, as far as the other can be compared."""
+    own, other = ("decoder", "encoder") if decoder else ("encoder", "decoder")
+    rest = sum(one.row.key.startswith(_DECODER) != decoder for one in weights)
+    if not rest:
+        return f"The {own} of the VAE differs, its {other} cannot be compared"
+    if any(row.key.startswith(_DECODER) != decoder for row in absent):
+        return f"Of the VAE the {own} differs, and {rest:,} tensors of its {other} that can be compared are equal"
+    if decoder:
+        return "Only the decoder of the VAE was trained: its encoder is equal"
+    return "Only the encoder of the VAE differs: its decoder is equal"
 
 
 def _layers_changed(title: str, weights: Sequence[Compared], changed: Sequence[Compared]) -> str:
@@ -171,7 +223,8 @@ def _layers_changed(title: str, weights: Sequence[Compared], changed: Sequence[C
     if not touched:
         return f"Of the {title} only {listing([words.get(name, name) for name in others])} changed"
     if len(touched) == len(layers):
-        return f"All {len(layers)} layers of the {title} changed{more}"
+        which = "The one layer" if len(layers) == 1 else f"All {len(layers)} layers"
+        return f"{which} of the {title} changed{more}"
     numbers = listing([str(number) for number in touched])
     return f"{len(touched)} of {len(layers)} layers of the {title} changed (number {numbers}){more}"
 
@@ -196,13 +249,22 @@ def _blocks_changed(title: str, weights: Sequence[Compared], changed: Sequence[C
 
 
 def _failed(title: str, failed: Sequence[NotCompared], all_: int) -> str:
-    shapes = sum(one.reason.startswith("shape") for one in failed)
-    rest = len(failed) - shapes
+    shapes = sum(_of_shape(one) for one in failed)
     if shapes > all_ // 2:
         return f"The {title} is another one: {shapes:,} of {all_:,} tensors differ in shape."
-    told = [f"{shapes:,} differ in shape"] if shapes else []
-    told += [f"{rest:,} are of types that cannot be compared"] if rest else []
-    return f"Of {all_:,} tensors of the {title} {listing(told)}."
+    return f"Of {all_:,} tensors of the {title} {listing(_told(failed))}."
+
+
+def _told(failed: Sequence[NotCompared]) -> list[str]:
+    """How many could not be compared, and why."""
+    shapes = sum(_of_shape(one) for one in failed)
+    rest = len(failed) - shapes
+    told = [f"{shapes:,} differ{'s' * (shapes == 1)} in shape"] if shapes else []
+    return told + ([f"{rest:,} {'is' if rest == 1 else 'are'} of types that cannot be compared"] if rest else [])
+
+
+def _of_shape(one: NotCompared) -> bool:
+    return one.reason.startswith("shape")
 
 
 def _loose(comparison: Comparison) -> list[str]:
@@ -217,6 +279,10 @@ def _loose(comparison: Comparison) -> list[str]:
         known = {one.id for one in comparison.components}
         changed = [one for one in comparison.of(component) if not one.measures.identical]
         changed = [one for one in changed if not one.measures.same_when_lowered]
+        failed = _failures(comparison, component)
+        if failed and component not in known:
+            every = len(comparison.of(component)) + len(failed)
+            found.append(f"Of {every:,} {_PLURALS[component]} in both {listing(_told(failed))}.")
         if changed and component not in known:
             found.append(f"{_count(changed, 'tensor')} of the {title_of(component)} differ{'s' * (len(changed) == 1)}.")
     return found
@@ -235,22 +301,43 @@ def _numbers(comparison: Comparison) -> list[str]:
     a, b = _types(comparison, A), _types(comparison, B)
     if a and b and a != b:
         found.append(f"A is stored at {a}, B at {b}.")
+    if comparison.at_lower:
+        found.append(_not_cast(comparison))
     for name, one in zip(_NAMES, comparison.found, strict=True):
         if one.quantised is not None:
             found.append(f"{name} is quantised ({one.quantised}): its numbers are compared as stored, without scales.")
     whole: Measures = together(one.measures for one in comparison.compared)
-    for name, nan, infinite in (("A", whole.nan_a, whole.infinite_a), ("B", whole.nan_b, whole.infinite_b)):
-        if nan or infinite:
-            told = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
-            found.append(f"{name} holds {listing(told)} values: they are counted and take no part in the figures.")
+    found += [no_numbers("A", whole.nan_a, whole.infinite_a), no_numbers("B", whole.nan_b, whole.infinite_b)]
     return found
+
+
+def _not_cast(comparison: Comparison) -> str:
+    """Types that differ although everything was to be cast to the coarser one."""
+    pairs = {(_stored(one.row, A).name, _stored(one.row, B).name) for one in comparison.compared if _uncast(one.row)}
+    if not pairs:
+        return ""
+    told = ", ".join(f"{a} and {b}" for a, b in sorted(pairs))
+    return f"{told} were compared as they are: nothing is cast to FP8, so that rounding alone can make them differ."
+
+
+def _uncast(row: Row) -> bool:
+    types = {tensor_of(row, place).dtype for place in (A, B)}
+    return len(types) > 1 and all(dtype in PRECISIONS or width_of(dtype) is Width.SINGLE for dtype in types)
+
+
+def no_numbers(name: str, nan: int, infinite: int) -> str:
+    """What is said of a model that holds values that are none; empty where there are none."""
+    if not nan and not infinite:
+        return ""
+    told = [f"{nan:,} NaN"] * bool(nan) + [f"{infinite:,} infinite"] * bool(infinite)
+    return f"{name} holds {listing(told)} values: they are counted and take no part in the figures."
 
 
 def _types(comparison: Comparison, place: int) -> str:
     """The type of most of the weights."""
     counts: dict[str, int] = {}
     for one in comparison.weights():
-        name = tensor_of(one.row, place).dtype.name
+        name = _stored(one.row, place).name
         counts[name] = counts.get(name, 0) + one.measures.elements
     return max(counts, key=lambda name: counts[name], default="")
 

@@ -15,7 +15,6 @@ import numpy as np
 from lib_toolkit.analysis.compare.measures import same_bytes
 from lib_toolkit.analysis.compare.reading import inner, total_of
 from lib_toolkit.casting import scratch
-from lib_toolkit.dtypes import DType
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -131,43 +130,6 @@ def _careful_average(blocks: Sequence[Block]) -> Callable[[int], tuple[float, in
         return float(np.abs(own).sum()) / (count - 1), measured
 
     return apart
-
-
-def used_bits(block: Block) -> int:
-    """All bits of a FP32 block that are set in any value: a file of that type may hold rounded numbers."""
-    if block.dtype is not DType.F32 or not block.raw.size:
-        return 0
-    return int(np.bitwise_or.reduce(block.raw.view("<u4")))
-
-
-def rounding_unit(dtype: DType, bits: int) -> float:
-    """The largest relative error of a value that was rounded to the type; ``bits``: of ``used_bits``.
-
-    FP32 numbers whose last 13 or 16 bits are zero throughout were FP16 or BF16 once.
-    """
-    if dtype is DType.F32 and bits:
-        return 2.0**-8 if not bits & 0xFFFF else 2.0**-11 if not bits & 0x1FFF else 2.0**-24
-    return _UNITS.get(dtype, 0.0)
-
-
-_UNITS = {
-    DType.F64: 2.0**-53,
-    DType.F32: 2.0**-24,
-    DType.F16: 2.0**-11,
-    DType.BF16: 2.0**-8,
-    DType.F8_E4M3: 2.0**-4,
-    DType.F8_E4M3FNUZ: 2.0**-4,
-    DType.F8_E5M2: 2.0**-3,
-    DType.F8_E5M2FNUZ: 2.0**-3,
-}
-_SMALLEST = {2.0**-11: 2.0**-25, 2.0**-4: 2.0**-10, 2.0**-3: 2.0**-17}
-"""Half the spacing of subnormal numbers of FP16 and the 8-bit types, which is an error that no value escapes."""
-
-
-def rounding_squared(dtype: DType, bits: int, squares: float, elements: int) -> float:
-    """The square of the longest error vector that storing ``elements`` values with Σx² = ``squares`` can have made."""
-    unit = rounding_unit(dtype, bits)
-    return unit**2 * squares + _SMALLEST.get(unit, 0.0) ** 2 * elements
 
 
 def squares_of(block: Block) -> float:

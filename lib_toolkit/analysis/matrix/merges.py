@@ -4,9 +4,8 @@ M = (1−r)·A + r·B lies on the line from A to B: with a = ‖M−A‖², b = 
 has r = (a + d − b) / 2d, and the rest is ‖M − (1−r)A − rB‖² = (1−r)·a + r·b − r(1−r)·d. A model is called a merge
 where that residual is explained by rounding and is small beside the way to the nearest parent.
 
-The bound from rounding: each of the three was rounded when it was stored, by at most u·|x| for each value (u = 2⁻¹¹
-for FP16, 2⁻⁸ for BF16, 2⁻²⁴ for FP32; half the smallest step for subnormal numbers), so that the residual is at most
-ρ(M) + (1−r)·ρ(A) + r·ρ(B), ρ being the root of the sum of those squares. To it comes what the sums themselves lose.
+The bound from rounding: each of the three was rounded when it was stored, by at most ρ (see ``compare.rounding``), so
+that the residual is at most ρ(M) + (1−r)·ρ(A) + r·ρ(B). To it comes what the sums themselves lose.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib_toolkit.analysis.compare.places import PAIR_SHARE
+from lib_toolkit.analysis.compare.rounding import copies, lost
 from lib_toolkit.analysis.matrix.hull import affine_weights, nearest_mixture, products
 
 if TYPE_CHECKING:
@@ -30,15 +31,9 @@ if TYPE_CHECKING:
 
     Places: TypeAlias = npt.NDArray[np.intp]
 
-_SUM_ERROR = 1e-8
-"""Relative error of a sum of squares, generously."""
-
-_PAIR_SHARE, _SET_SHARE = 0.25, 0.05
-"""The residual's largest share of the way to the nearest parent, for two parents and for more: an average of many
-unrelated relatives comes near their common origin by chance, but never this near."""
-
-_COPY_SHARE = 0.6
-"""A copy at a coarser type is this much of its largest possible error away from the original, or less."""
+_SET_SHARE = 0.05
+"""The residual's largest share of the way to the nearest parent, for more than two parents (PAIR_SHARE for two): an
+average of many unrelated relatives comes near their common origin by chance, but never this near."""
 
 _CLEARLY, _NO_WORSE = 0.7, 1.005
 _LEAST_WEIGHT = 1e-4
@@ -222,10 +217,8 @@ class _Fit:
 def _space(group: GroupResult) -> _Space:
     """Only pairs all of whose tensors were compared are in one space with the others."""
     squared = np.where(group.complete, group.l2**2, np.nan)
-    coarser = np.maximum(group.rounding[:, None], group.rounding[None, :])
-    finer = np.minimum(group.rounding[:, None], group.rounding[None, :])
-    copies = (np.sqrt(squared) <= _COPY_SHARE * coarser) & (finer < coarser / 4)
-    return _Space(squared, group.rounding, (squared == 0) | copies)
+    same = (squared == 0) | copies(np.sqrt(squared), group.rounding[:, None], group.rounding[None, :])
+    return _Space(squared, group.rounding, same)
 
 
 def _heads(space: _Space, places: Sequence[int], rank: Sequence[int] = ()) -> list[int]:
@@ -246,15 +239,9 @@ def _on_line(space: _Space, model: int, left: Places, right: Places) -> tuple[Fl
         left_over = np.maximum((1 - ratio) * a + ratio * b - ratio * (1 - ratio) * d, 0.0)
         rounding = space.rounding[model] + (1 - ratio) * space.rounding[left] + ratio * space.rounding[right]
         nearest = np.minimum(a, b)
-        small = (left_over <= rounding**2 + _lost(nearest, d)) & (left_over <= _PAIR_SHARE**2 * nearest)
+        small = (left_over <= rounding**2 + lost(nearest, d)) & (left_over <= PAIR_SHARE**2 * nearest)
     ends = space.same[model, left] | space.same[model, right]
     return inside & small & ~ends, ends
-
-
-def _lost(nearest: Floats, longest: Floats) -> Floats:
-    """What a squared residual loses in rounded sums."""
-    lost: Floats = _SUM_ERROR * (nearest + np.sqrt(nearest * longest))
-    return lost
 
 
 def _fit(space: _Space, model: int, parents: tuple[int, ...]) -> _Fit:
@@ -269,18 +256,18 @@ def _fit(space: _Space, model: int, parents: tuple[int, ...]) -> _Fit:
         square = float(weights @ gram @ weights)
     rounding = float(space.rounding[model] + np.abs(weights) @ space.rounding[list(parents)])
     near, far = np.diag(gram).min(), np.diag(gram).max()
-    lost = math.sqrt(float(_lost(near, far)))
+    unsure = math.sqrt(float(lost(near, far)))
     return _Fit(
         model=model,
         parents=parents,
         weights=tuple(float(weight) for weight in weights),
         residual=math.sqrt(max(0.0, square)),
-        bound=math.hypot(rounding, lost),
-        lost=lost,
+        bound=math.hypot(rounding, unsure),
+        lost=unsure,
         distance=math.sqrt(float(near)),
     )
 
 
 def _explained(fit: _Fit) -> bool:
-    share = _PAIR_SHARE if len(fit.parents) == 2 else _SET_SHARE
+    share = PAIR_SHARE if len(fit.parents) == 2 else _SET_SHARE
     return fit.residual <= min(fit.bound, share * fit.distance)

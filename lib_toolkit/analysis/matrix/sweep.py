@@ -22,16 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib_toolkit.analysis.compare.reading import BLOCK, Block
+from lib_toolkit.analysis.compare.rounding import rounding_squared, used_bits
 from lib_toolkit.analysis.compare.sweep import ranged
 from lib_toolkit.analysis.matrix.kernel import (
     distance,
     distances_of_few,
     few,
     representatives,
-    rounding_squared,
     squares_of,
     to_average,
-    used_bits,
 )
 from lib_toolkit.analysis.matrix.sums import PAIR_BYTES, RowSums, Sums
 from lib_toolkit.analysis.matrix.tasks import SetTask, task_bytes
