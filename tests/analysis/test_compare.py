@@ -12,6 +12,7 @@ from lib_toolkit.analysis.compare.pairs import compare, compare_pairs
 from lib_toolkit.architectures.registry import architecture
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
+from lib_toolkit.reports.compare_published import published
 from lib_toolkit.tensors import nbytes
 from tests.analysis.samples import demo, half, part, save
 
@@ -376,3 +377,21 @@ def test_the_same_bits_with_one_or_eight_workers(tmp_path):
     results = [run(tmp_path, demo(), b, workers=workers) for workers in (1, 8)]
     assert [one.measures for one in results[0].compared] == [one.measures for one in results[1].compared]
     assert results[0].total().measures == results[1].total().measures
+
+
+def test_a_pair_is_the_same_whatever_other_pairs_are_asked_for(tmp_path):
+    """A third model in Hugging Face's layout does not split what two openclip models store in one piece."""
+    split = part(demo(), CLIP)
+    fused = openclip(split, 2)
+    arrays = (fused, {key: array + np.float32(0.5) for key, array in fused.items()}, split)
+    with ExitStack() as stack:
+        models = [
+            stack.enter_context(open_model(save(tmp_path / f"{number}.safetensors", one)))
+            for number, one in enumerate(arrays)
+        ]
+        found = [identify(model) for model in models]
+        alone = compare((models[0], models[1]), (found[0], found[1]))
+        first, second = compare_pairs(models, found, [(0, 1), (0, 2)])
+        assert (first.compared, first.verdicts) == (alone.compared, alone.verdicts)
+        assert published(first, "l2") == published(alone, "l2")
+    assert (len(first.compared), len(second.compared)) == (28, 36)
