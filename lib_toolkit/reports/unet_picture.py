@@ -24,12 +24,12 @@ _TRANSFORMER = re.compile(r"\.transformer_blocks\.(\d+)\.")
 _BOX = re.compile(r"(IN|M|OUT)\d\d")
 _RAILS: Mapping[str, str] = {"TIME": "time", "LABEL": "added conditions", "OUTC": "picture out"}
 
-_ROW, _HEIGHT, _WIDTH, _INDENT = 44, 34, 252, 22
+_ROW, _HEIGHT, _WIDTH, _INDENT = 44, 34, 236, 22
 _LEFT, _RIGHT, _TOP = 16, 620, 62
 _RAIL_PLACES: Mapping[str, tuple[int, int]] = {
     "TIME": (_LEFT, 226),
     "LABEL": (_LEFT + 240, 300),
-    "OUTC": (_RIGHT + 4, _WIDTH - 4),
+    "OUTC": (_RIGHT - 12, _WIDTH + 12),
 }
 _TOTAL_WIDTH = _RIGHT + _WIDTH + 16
 
@@ -225,15 +225,17 @@ def _box(block: UBlock, place: tuple[int, int], overlay: Overlay | None, hatch: 
     at = {"x": str(x), "y": str(y), "width": str(_WIDTH), "height": str(_HEIGHT), "rx": "7"}
     odd = " u-odd" if block.missing else ""
     name = tag("tspan", block.name, class_="u-name")
-    sizes = tag("tspan", f"{_arrow(block)} · {human_count(block.parameters)}", class_="u-soft")
+    gap = overlay.gap(block.name) if overlay is not None else None
+    sizes = tag("tspan", f"{human_count(block.parameters) if gap else _arrow(block)} · ", class_="u-soft")
+    # There is no room for both: why a block is hatched stands for its channels, which a hover tells.
+    last = gap or tag("tspan", human_count(block.parameters), class_="u-soft")
     return tag(
         "g",
         tag("title", _hover(block, overlay)),
         tag("rect", **at, class_=f"u-box{odd}"),
         _tint(block.name, overlay, at, hatch),
         tag("text", name, f"  {block.kind}", x=str(x + 9), y=str(y + 14), **{"xml:space": "preserve"}),
-        tag("text", sizes, x=str(x + 9), y=str(y + 28), font_size="11", **{"xml:space": "preserve"}),
-        _gap(block.name, overlay, x + _WIDTH - 9, y + 14),
+        tag("text", sizes, last, x=str(x + 9), y=str(y + 28), font_size="11", **{"xml:space": "preserve"}),
         class_="u-block",
         data_block=block.name,
     )
@@ -246,14 +248,6 @@ def _tint(block: str, overlay: Overlay | None, at: Mapping[str, str], hatch: str
     if overlay.gap(block) is not None:
         return tag("rect", **at, fill=f"url(#{hatch})")
     return tag("rect", **at, class_="u-tint", fill_opacity=f"{0.8 * overlay.share(block):.3f}")
-
-
-def _gap(block: str, overlay: Overlay | None, right: int, y: int) -> Html:
-    """Why a block is hatched, so that it can be read in print too."""
-    words = overlay.gap(block) if overlay is not None else None
-    if words is None:
-        return Html("")
-    return tag("text", words, x=str(right), y=str(y), text_anchor="end", font_size="11", font_style="italic")
 
 
 def _pattern(name: str) -> Html:
@@ -271,7 +265,7 @@ def _arrow(block: UBlock) -> str:
 def _hover(block: UBlock, overlay: Overlay | None) -> str:
     types = ", ".join(f"{name} {human_bytes(size)}" for name, size in block.types.items())
     told = [
-        f"{block.name}: {block.kind}",
+        f"{block.name}: {block.kind}, {_arrow(block)}",
         f"{block.parameters:,} parameters in {block.tensors:,} tensors; {types}",
     ]
     if block.skip is not None:
