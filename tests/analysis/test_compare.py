@@ -9,6 +9,7 @@ import pytest
 
 from lib_toolkit.analysis.compare import figures
 from lib_toolkit.analysis.compare.pairs import compare, compare_pairs
+from lib_toolkit.analysis.compare.triples import compare_with_third
 from lib_toolkit.architectures.registry import architecture
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
@@ -394,4 +395,7 @@ def test_a_pair_is_the_same_whatever_other_pairs_are_asked_for(tmp_path):
         first, second = compare_pairs(models, found, [(0, 1), (0, 2)])
         assert (first.compared, first.verdicts) == (alone.compared, alone.verdicts)
         assert published(first, "l2") == published(alone, "l2")
+        third, places = compare_with_third(tuple(models), tuple(found))
+        assert third.compared == alone.compared
     assert (len(first.compared), len(second.compared)) == (28, 36)
+    assert places["text_encoder"].ratio == pytest.approx(0.0, abs=1e-6)
