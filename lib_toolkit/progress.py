@@ -82,5 +82,40 @@ class Progress:
         return Status(self._phase, self._done, self._total, speed, left)
 
 
+class Portion(Progress):
+    """One of several pieces of a phase: however its own phases count, they fill ``size`` bytes of ``whole`` once."""
+
+    def __init__(self, whole: Progress, size: int) -> None:
+        super().__init__()
+        self._whole = whole
+        self._size = size
+        self._passed = 0
+
+    def start(self, phase: str, total: int) -> None:
+        """Begin again to count, up to ``total`` bytes. Raises CancelledError when the user has asked to stop."""
+        with self._lock:
+            self._done, self._total = 0, total
+        self.check()
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more bytes of the piece's own. Raises CancelledError when the user has asked to stop."""
+        with self._lock:
+            self._done += count
+            reached = self._size * min(self._done, self._total) // self._total if self._total else 0
+            step = max(0, reached - self._passed)
+            self._passed += step
+        self._whole.advance(step)
+
+    def finish(self) -> None:
+        """Count what is left of the piece. Raises CancelledError when the user has asked to stop."""
+        with self._lock:
+            step, self._passed = self._size - self._passed, self._size
+        self._whole.advance(step)
+
+    def check(self) -> None:
+        """Raise CancelledError when the user has asked to stop."""
+        self._whole.check()
+
+
 SILENT = Progress()
 """Counts for nobody and is never cancelled."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lib_toolkit.errors import TargetError, ToolkitError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lib_toolkit.analysis.matrix.results import SetResult
     from lib_toolkit.cli.verbs import Verbs
@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     from lib_toolkit.analysis.matrix.state import forget
     from lib_toolkit.analysis.matrix.whole import measure_set
     from lib_toolkit.cli.terminal import progress_line
-    from lib_toolkit.reports.matrix_files import matrix_files
+    from lib_toolkit.reports.matrix_files import matrix_files, outdated
     from lib_toolkit.reports.matrix_sentences import merge_sentences, summary
     from lib_toolkit.reports.plain import printable
 
@@ -68,13 +68,16 @@ def _run(options: argparse.Namespace) -> int:
             with suppress(OSError):
                 folder.rmdir()  # as long as nothing is kept in it
         raise
-    made = matrix_files(result, metrics, drawn, folder.resolve().name or "set")
+    title = folder.resolve().name or "set"
+    made = matrix_files(result, metrics, drawn, title)
     if options.compat_png:
-        made |= _published(result, compat, folder.resolve().name or "set")
+        made |= _published(result, compat, title)
     targets = {folder / name: data for name, data in made.items()}
     if options.compat_json is not None:
-        targets[Path(options.compat_json)] = _published_text(result, compat, folder.resolve().name or "set")
+        targets[Path(options.compat_json)] = _published_text(result, compat, title)
+    old = outdated(folder, title, made) if options.force else []
     _write(targets, options.force)
+    _remove(set(old) - set(targets))
     forget(folder)
     if options.json:
         print(made["matrix.json"].decode(), end="")
@@ -179,3 +182,12 @@ def _write(targets: Mapping[Path, bytes], force: bool) -> None:
             files.append(file)
         for file in files:
             file.commit(force)
+
+
+def _remove(files: Iterable[Path]) -> None:
+    """Remove what earlier results left, so that it is not taken for a part of the new ones."""
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            print(f"{file} is of an earlier result and could not be removed: {error.strerror}.", file=sys.stderr)

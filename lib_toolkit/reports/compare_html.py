@@ -6,10 +6,11 @@ The page needs no script and no network, follows the system's dark or light colo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lib_toolkit import __version__
-from lib_toolkit.analysis.compare.alignment import title_of
+from lib_toolkit.analysis.compare.alignment import WEIGHT, Row, title_of
 from lib_toolkit.analysis.compare.measures import METRICS
 from lib_toolkit.analysis.compare.results import A, B, Comparison, Group, file_keys
 from lib_toolkit.analysis.compare.verdicts import percent
@@ -19,7 +20,7 @@ from lib_toolkit.reports.compare_third import EXPLAINED, HEAD, third_rows
 from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, table, tag
 from lib_toolkit.reports.numbers import counted, human_bytes, human_count
 from lib_toolkit.reports.report_json import packaged_text
-from lib_toolkit.reports.unet_picture import Overlay, unet_blocks, unet_svg
+from lib_toolkit.reports.unet_picture import Overlay, UBlock, unet_blocks, unet_svg
 
 _LISTED = 200
 _MOST_CHANGED = 30
@@ -128,36 +129,53 @@ def unet_section(comparison: Comparison) -> Html:
 
 def unet_parts(comparison: Comparison) -> tuple[Html, Html]:
     """The U of A, blocks tinted by how much they changed, and the same as a table; both empty without a UNet in
-    both."""
+    both. Blocks of A that could not be compared are hatched, and told why."""
     component = next((one for one in comparison.components if one.id == "unet"), None)
-    match = component.matches[A] if component is not None else None
-    groups = [group for group in comparison.by_block() if group.component == "unet"]
-    if match is None or not groups:
+    match, other = component.matches if component is not None else (None, None)
+    if match is None or other is None:
         return EMPTY, EMPTY
-    relative = {group.name: group.measures.relative or 0.0 for group in groups}
-    captions = {group.name: _caption(group) for group in groups}
-    overlay = Overlay("‖A−B‖ / ‖A‖", relative, captions)
+    groups = {group.name: group for group in comparison.by_block() if group.component == "unet"}
+    missing = _of_blocks(comparison.only_a)
+    unlike = _of_blocks([one.row for one in comparison.not_compared])
     blocks = unet_blocks(match, comparison.models[A])
-    picture = unet_svg(blocks, overlay, f"UNet of {comparison.models[A].name}")
-    kinds = {block.name: block.kind for block in blocks}
-    rows = [
-        (
-            group.name,
-            kinds.get(group.name, ""),
-            human_count(group.measures.elements),
-            _percent(group.measures.relative),
-            percent(group.measures.changed_share),
-            f"{group.changed_tensors:,} of {len(group.members):,}",
-        )
-        for group in groups
-    ]
+    relative = {name: share for name, group in groups.items() if (share := group.measures.relative) is not None}
+    left = {block.name: _left_out(missing[block.name], unlike[block.name]) for block in blocks}
+    captions = {name: _caption(groups[name], left.get(name, "")) for name in relative}
+    gaps = {
+        block.name: "all zero in A" if block.name in groups else "not comparable" if unlike[block.name] else "not in B"
+        for block in blocks
+        if block.name not in relative
+    }
+    picture = unet_svg(blocks, Overlay("‖A−B‖ / ‖A‖", relative, captions, gaps), f"UNet of {comparison.models[A].name}")
+    rows = [_block_row(block, groups.get(block.name), gaps.get(block.name), left[block.name]) for block in blocks]
     head = ("Block", "Made of", "Parameters", "‖A−B‖ / ‖A‖", "Changed elements", "Changed tensors")
     return picture, table(head, rows, frozenset({2, 3, 4, 5}))
 
 
-def _caption(group: Group) -> str:
+def _of_blocks(rows: Iterable[Row]) -> Counter[str]:
+    """How many weights of each block of the UNet are among the rows."""
+    return Counter(row.block for row in rows if row.component == "unet" and row.kind == WEIGHT and row.block)
+
+
+def _left_out(missing: int, unlike: int) -> str:
+    """What of a block was not compared."""
+    parts = [f"{missing:,} not in B"] if missing else []
+    return ", ".join([*parts, f"{unlike:,} not comparable"] if unlike else parts)
+
+
+def _block_row(block: UBlock, group: Group | None, gap: str | None, left: str) -> tuple[str, ...]:
+    """A block of the U as the table tells it."""
+    start = (block.name, block.kind, human_count(block.parameters))
+    if group is None:
+        return *start, gap or "–", "–", "–"
+    tensors = f"{group.changed_tensors:,} of {len(group.members):,}{f' ({left})' if left else ''}"
+    return *start, gap or _percent(group.measures.relative), percent(group.measures.changed_share), tensors
+
+
+def _caption(group: Group, left: str) -> str:
     measures = group.measures
-    return f"{_percent(measures.relative)}, {percent(measures.changed_share)} of the elements changed"
+    words = f"{_percent(measures.relative)}, {percent(measures.changed_share)} of the elements changed"
+    return f"{words}; tensors left out: {left}" if left else words
 
 
 def group_table(groups: Iterable[Group], metrics: Sequence[str]) -> Html:

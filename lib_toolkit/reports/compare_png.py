@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from lib_toolkit.analysis.compare import figures
 from lib_toolkit.analysis.compare.alignment import title_of
 from lib_toolkit.analysis.compare.results import Comparison
 from lib_toolkit.errors import UsageError
-from lib_toolkit.reports.compare_published import Published
+from lib_toolkit.reports.compare_published import Published, decimals
 from lib_toolkit.reports.plain import printable
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _BLUE = "#3f63d2"
 _LONGEST = 60
+_LARGEST = 1e300
+"""Values beyond it overflow while axes are laid out."""
 
 
 def need_matplotlib() -> None:
@@ -44,7 +47,7 @@ def published_png(report: Published, metric: str) -> bytes:
     axes = [picture.add_subplot(3, 1, place + 1) for place in range(3)]
     for axis, (name, values) in zip(axes, panels.items(), strict=False):
         _histogram(axis, values, metric)
-        axis.set_title(f"{name}: ${metric.upper()}={figures.figure(metric, values):.4f}$")
+        axis.set_title(f"{name}: ${metric.upper()}={decimals(figures.figure(metric, values))}$")
     picture.tight_layout(pad=5.0)
     return _png(picture)
 
@@ -80,7 +83,7 @@ def panels_png(report: Published, metric: str) -> bytes:
     for place, (name, values) in enumerate(groups.items()):
         axis = picture.add_subplot(len(groups), 1, place + 1)
         _histogram(axis, values, metric, bins=min(200, max(1, len(values))))
-        axis.set_title(f"{name}: {metric} = {figures.figure(metric, values):.4f} ({len(values):,} tensors)")
+        axis.set_title(f"{name}: {metric} = {decimals(figures.figure(metric, values))} ({len(values):,} tensors)")
     picture.tight_layout()
     return _png(picture)
 
@@ -94,9 +97,28 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _histogram(axis: Axes, values: Sequence[float], metric: str, bins: int | None = None) -> None:
-    axis.hist(values, bins=bins or max(1, len(values)), log=True, color=_BLUE)
+    count = bins or max(1, len(values))
+    edges = _edges(values, count)
+    if edges is None:
+        axis.hist(values, bins=count, log=True, color=_BLUE)
+    else:
+        axis.hist(values, bins=1, range=edges, log=True, color=_BLUE)
     axis.set_xlabel(metric.upper(), labelpad=20 if bins is None else 4)
     axis.set_ylabel("a.u." if bins is None else "tensors")
+
+
+def _edges(values: Sequence[float], bins: int) -> tuple[float, float] | None:
+    """Where a single bar goes for values so close to each other that their span has no room for the bins; None where
+    it has room. Raises UsageError for values that cannot be drawn."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    top = max(abs(low), abs(high))
+    if top > _LARGEST:
+        raise UsageError(f"Values of up to {top:.1e} have no room in a picture; ask for --json.")
+    # The span of equal values is 1: half on each side.
+    if ((high - low) or 1.0) / bins > 4 * math.ulp(top):
+        return None
+    margin = max(0.5, abs(high) / 2)
+    return low - margin, high + margin
 
 
 def _bars(axis: Axes, shares: Mapping[str, float]) -> None:
@@ -106,7 +128,7 @@ def _bars(axis: Axes, shares: Mapping[str, float]) -> None:
 
 
 def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+    return "none" if value is None else decimals(value)
 
 
 def _cut(name: str) -> str:

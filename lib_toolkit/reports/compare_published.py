@@ -17,11 +17,15 @@ from lib_toolkit.analysis.compare import figures
 from lib_toolkit.analysis.compare.alignment import Row
 from lib_toolkit.analysis.compare.results import A, B, Comparison, file_keys
 from lib_toolkit.architectures import prefixes
-from lib_toolkit.errors import FormatError
+from lib_toolkit.errors import FormatError, UsageError
 
 _HOMES = (prefixes.MAIN, prefixes.VAE, "cond_stage_model.", "conditioner.")
 _LARGEST = 256 << 20
+_HUGE = 1e15
 _FIELDS = ("da", "db", "err", "kv")
+
+METRICS = ("l0", "l1", "l2", "cossim")
+"""Metrics of which a published report holds one."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,26 @@ def read_published(path: Path) -> Published:
     if any(not isinstance(one, list) or any(not isinstance(key, str) for key in one) for one in lists):
         raise FormatError(f"{path} has a da, db or err that is not a list of names; it is damaged, make it again.")
     da, db, err = (tuple(one) for one in lists)
-    return Published(da, db, err, {key: float(value) for key, value in values.items()})
+    try:
+        return Published(da, db, err, {key: float(value) for key, value in values.items()})
+    except OverflowError:
+        raise FormatError(f"{path} has a number in kv that is too large; the file is damaged, make it again.") from None
+
+
+def check_metric(metric: str) -> None:
+    """Raises UsageError for a metric that no published report holds."""
+    if metric not in METRICS:
+        raise UsageError(
+            f"A published report holds l0, l1, l2 or cossim, never {metric}; name the one that it was made with."
+        )
 
 
 def published_lines(report: Published, metric: str) -> list[str]:
-    """Each group with its figure to four decimals, as the published titles print it, and what was not compared."""
+    """Each group with its figure to four decimals, as the published titles print it, and what was not compared.
+
+    Raises UsageError for a metric that no published report holds.
+    """
+    check_metric(metric)
     lines = [_line(name, metric, values) for name, values in report.panels().items()]
     lines += [_line(name, metric, values) for name, values in report.components().items()]
     lines.append(
@@ -142,19 +161,28 @@ def published_lines(report: Published, metric: str) -> list[str]:
     return lines
 
 
+def decimals(value: float) -> str:
+    """A figure to four decimals, as the published titles print it; huge ones in powers of ten."""
+    return f"{value:.4f}" if abs(value) < _HUGE else f"{value:.4e}"
+
+
 def _line(name: str, metric: str, values: list[float]) -> str:
     what = f"{len(values):,} tensor{'' if len(values) == 1 else 's'}"
-    return f"{name}: {metric.upper()}={figures.figure(metric, values):.4f} ({what})"
+    return f"{name}: {metric.upper()}={decimals(figures.figure(metric, values))} ({what})"
 
 
 def published_json(report: Published, metric: str) -> dict[str, object]:
-    """What a published report adds up to, as plain data."""
+    """What a published report adds up to, as plain data; a figure beyond all numbers is None.
+
+    Raises UsageError for a metric that no published report holds.
+    """
+    check_metric(metric)
     groups = {**report.panels(), **report.components()}
     return {
         "schema": 1,
         "metric": metric,
         "groups": [
-            {"name": name, "tensors": len(values), "figure": figures.figure(metric, values)}
+            {"name": name, "tensors": len(values), "figure": _finite(figures.figure(metric, values))}
             for name, values in groups.items()
         ],
         "only_a": list(report.only_a),
@@ -162,3 +190,7 @@ def published_json(report: Published, metric: str) -> dict[str, object]:
         "failed": list(report.failed),
         "not_numbers": report.not_numbers,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

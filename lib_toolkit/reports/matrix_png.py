@@ -12,6 +12,7 @@ from lib_toolkit.analysis.matrix.graphs import Join, dendrogram, families, fille
 from lib_toolkit.analysis.matrix.results import GroupResult
 from lib_toolkit.analysis.matrix.scaling import scaled, spectral
 from lib_toolkit.reports.compare_png import need_matplotlib
+from lib_toolkit.reports.matrix_png_labels import Labels
 from lib_toolkit.reports.matrix_published import edge_weights
 from lib_toolkit.reports.matrix_svg import label
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _BLUE, _GREY = "#3f63d2", "#9aa1ae"
 _LABELLED = 60
+"""Models up to which distances stand at the edges of the graph."""
+
 _CUT = 10
 
 
@@ -113,17 +116,21 @@ def _branches(axes: Axes, names: Sequence[str], joins: Sequence[Join]) -> None:
 
 
 def _graph(axes: Axes, apart: Floats, names: Sequence[str], edges: bool) -> None:
+    """Models at their places, with ``edges`` joined by the spanning tree; names, those in the middle of all first, and
+    distances stand where they cover nothing."""
     placed = scaled(apart)
-    for edge in spanning_tree(apart) if edges else []:
-        ends = placed.points[[edge.a, edge.b]]
-        axes.plot(*ends.T, color=_GREY, linewidth=1, zorder=1)
-        axes.text(*_middle(placed.points, edge.a, edge.b), f"{edge.length:.4g}", fontsize=6, color="#555")
+    joined = spanning_tree(apart) if edges else []
+    for edge in joined:
+        axes.plot(*placed.points[[edge.a, edge.b]].T, color=_GREY, linewidth=1, zorder=1)
     axes.scatter(placed.points[:, 0], placed.points[:, 1], color=_BLUE, s=24, zorder=2)
-    if len(names) <= _LABELLED:
-        for (x, y), name in zip(placed.points, names, strict=True):
-            axes.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=7, parse_math=False)
     axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.12)  # room for the names of the outermost
     axes.set_xlabel(f"stress {placed.stress:.3f}")
+    labels = Labels(axes, placed.points)
+    labels.names(placed.points, names, np.argsort(apart.sum(axis=1), kind="stable").tolist())
+    for edge in joined if len(names) <= _LABELLED else []:
+        if edge.length > 0:
+            labels.at(_middle(placed.points, edge.a, edge.b), f"{edge.length:.4g}")
 
 
 def _middle(points: Floats, a: int, b: int) -> tuple[float, float]:

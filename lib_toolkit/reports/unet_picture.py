@@ -8,6 +8,7 @@ colours from the page (``currentColor`` and the variables of the report's style,
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,11 +26,17 @@ _RAILS: Mapping[str, str] = {"TIME": "time", "LABEL": "added conditions", "OUTC"
 
 _ROW, _HEIGHT, _WIDTH, _INDENT = 44, 34, 236, 22
 _LEFT, _RIGHT, _TOP = 16, 620, 62
+_RAIL_PLACES: Mapping[str, tuple[int, int]] = {
+    "TIME": (_LEFT, 226),
+    "LABEL": (_LEFT + 240, 300),
+    "OUTC": (_RIGHT - 12, _WIDTH + 12),
+}
 _TOTAL_WIDTH = _RIGHT + _WIDTH + 16
 
 _STYLE = """
 .u-box{fill:var(--card,#fff);stroke:var(--frame,#8a93a6);stroke-width:1.2}
 .u-tint{fill:var(--u-tint,#d9480f);stroke:none}
+.u-hatch{stroke:currentColor;stroke-width:2;opacity:.32}
 .u-skip{fill:none;stroke:var(--frame,#8a93a6);stroke-width:1.4;stroke-dasharray:5 4}
 .u-flow{fill:none;stroke:var(--soft,#5b6376);stroke-width:1.6}
 .u-rail{fill:none;stroke:var(--accent,#3452c4);stroke-width:1.6;opacity:.65}
@@ -62,11 +69,19 @@ class UBlock:
 
 @dataclass(frozen=True)
 class Overlay:
-    """What tints the blocks: a figure by block from 0 on, its name, and what a hover says more by block."""
+    """What tints the blocks: a figure by block from 0 on, its name, and what a hover says more by block.
+
+    A block without a figure is hatched, and ``gaps`` says why it has none.
+    """
 
     title: str
     values: Mapping[str, float]
     captions: Mapping[str, str] = field(default_factory=dict)
+    gaps: Mapping[str, str] = field(default_factory=dict)
+
+    def gap(self, block: str) -> str | None:
+        """Why the block has no figure; None where it has one."""
+        return None if block in self.values else self.gaps.get(block, "not compared")
 
     def share(self, block: str) -> float:
         """The block's figure as a share of the largest, 0 to 1."""
@@ -126,11 +141,14 @@ def unet_svg(blocks: Sequence[UBlock], overlay: Overlay | None = None, title: st
     places |= {block.name: ((_TOTAL_WIDTH - _WIDTH) // 2, _TOP + _ROW * rows) for block in middle}
     height = _TOP + _ROW * (rows + 1) + 34
     parts: list[str] = [tag("title", title), tag("style", Html(_STYLE))]
-    parts += _rails([block for block in blocks if block.name in _RAILS])
+    hatch = f"u-hatch-{zlib.crc32(repr((blocks, overlay)).encode()):08x}"
+    hatched = overlay is not None and any(overlay.gap(block.name) for block in blocks)
+    parts += [_pattern(hatch)] if hatched else []
+    parts += _rails([block for block in blocks if block.name in _RAILS], overlay, hatch)
     parts += _skips(downs, ups, places)
     parts += _flow([block.name for block in boxes], places)
-    parts += [_box(block, places[block.name], overlay) for block in boxes]
-    parts.append(_legend(overlay, height) if overlay else Html(""))
+    parts += [_box(block, places[block.name], overlay, hatch) for block in boxes]
+    parts.append(_legend(overlay, height, hatch if hatched else None) if overlay else Html(""))
     return tag(
         "svg",
         *parts,
@@ -202,24 +220,40 @@ def _channels(name: str, tensors: Mapping[str, Tensor]) -> tuple[int | None, int
     return (single[0][1], single[0][0]) if single else (None, None)
 
 
-def _box(block: UBlock, place: tuple[int, int], overlay: Overlay | None) -> Html:
+def _box(block: UBlock, place: tuple[int, int], overlay: Overlay | None, hatch: str) -> Html:
     x, y = place
     at = {"x": str(x), "y": str(y), "width": str(_WIDTH), "height": str(_HEIGHT), "rx": "7"}
-    share = overlay.share(block.name) if overlay else 0.0
-    tint = tag("rect", **at, class_="u-tint", fill_opacity=f"{0.8 * share:.3f}") if overlay else Html("")
     odd = " u-odd" if block.missing else ""
     name = tag("tspan", block.name, class_="u-name")
-    sizes = tag("tspan", f"{_arrow(block)} · {human_count(block.parameters)}", class_="u-soft")
+    gap = overlay.gap(block.name) if overlay is not None else None
+    sizes = tag("tspan", f"{human_count(block.parameters) if gap else _arrow(block)} · ", class_="u-soft")
+    # There is no room for both: why a block is hatched stands for its channels, which a hover tells.
+    last = gap or tag("tspan", human_count(block.parameters), class_="u-soft")
     return tag(
         "g",
         tag("title", _hover(block, overlay)),
         tag("rect", **at, class_=f"u-box{odd}"),
-        tint,
+        _tint(block.name, overlay, at, hatch),
         tag("text", name, f"  {block.kind}", x=str(x + 9), y=str(y + 14), **{"xml:space": "preserve"}),
-        tag("text", sizes, x=str(x + 9), y=str(y + 28), font_size="11", **{"xml:space": "preserve"}),
+        tag("text", sizes, last, x=str(x + 9), y=str(y + 28), font_size="11", **{"xml:space": "preserve"}),
         class_="u-block",
         data_block=block.name,
     )
+
+
+def _tint(block: str, overlay: Overlay | None, at: Mapping[str, str], hatch: str) -> Html:
+    """What lies over the frame ``at``: colour by the figure, hatching without one."""
+    if overlay is None:
+        return Html("")
+    if overlay.gap(block) is not None:
+        return tag("rect", **at, fill=f"url(#{hatch})")
+    return tag("rect", **at, class_="u-tint", fill_opacity=f"{0.8 * overlay.share(block):.3f}")
+
+
+def _pattern(name: str) -> Html:
+    """Slanted lines in the colour of the text, so that they show in dark, in light and in print."""
+    size = {"width": "9", "height": "9", "patternUnits": "userSpaceOnUse", "patternTransform": "rotate(45)"}
+    return tag("defs", tag("pattern", tag("path", d="M0 0 V9", class_="u-hatch"), id=name, **size))
 
 
 def _arrow(block: UBlock) -> str:
@@ -231,7 +265,7 @@ def _arrow(block: UBlock) -> str:
 def _hover(block: UBlock, overlay: Overlay | None) -> str:
     types = ", ".join(f"{name} {human_bytes(size)}" for name, size in block.types.items())
     told = [
-        f"{block.name}: {block.kind}",
+        f"{block.name}: {block.kind}, {_arrow(block)}",
         f"{block.parameters:,} parameters in {block.tensors:,} tensors; {types}",
     ]
     if block.skip is not None:
@@ -239,7 +273,7 @@ def _hover(block: UBlock, overlay: Overlay | None) -> str:
     if block.missing:
         told.append(f"{block.missing:,} tensors are missing")
     if overlay is not None:
-        value = overlay.captions.get(block.name) or f"{overlay.values.get(block.name, 0.0):.4g}"
+        value = overlay.captions.get(block.name) or overlay.gap(block.name) or f"{overlay.values[block.name]:.4g}"
         told.append(f"{overlay.title}: {value}")
     return " · ".join(told)
 
@@ -267,20 +301,30 @@ def _flow(names: Sequence[str], places: Mapping[str, tuple[int, int]]) -> list[H
     return made
 
 
-def _rails(blocks: Sequence[UBlock]) -> list[Html]:
+def _rails(blocks: Sequence[UBlock], overlay: Overlay | None, hatch: str) -> list[Html]:
     """Time and added conditions, which reach every residual block, and the layers that make the picture."""
     made: list[Html] = []
     for block in blocks:
-        right = block.name == "OUTC"
-        x = _RIGHT + 4 if right else _LEFT + (0 if block.name == "TIME" else 240)
+        x, width = _RAIL_PLACES[block.name]
         words = f"{block.name} ({_RAILS[block.name]}): {human_count(block.parameters)}"
-        label = tag("text", tag("title", _hover(block, None)), words, x=str(x), y="24", font_size="11")
-        rail = tag("path", d=f"M{x} 32 h200", class_="u-rail")
-        made.append(tag("g", label, rail, class_="u-rail-block", data_block=block.name))
+        gap = overlay.gap(block.name) if overlay is not None else None
+        at = {"x": str(x), "y": "8", "width": str(width), "height": "22", "rx": "5"}
+        made.append(
+            tag(
+                "g",
+                tag("title", _hover(block, overlay)),
+                tag("rect", **at, class_="u-box"),
+                _tint(block.name, overlay, at, hatch),
+                tag("text", f"{words}, {gap}" if gap else words, x=str(x + 7), y="23", font_size="11"),
+                tag("path", d=f"M{x} 36 h{width}", class_="u-rail"),
+                class_="u-rail-block",
+                data_block=block.name,
+            )
+        )
     return made
 
 
-def _legend(overlay: Overlay, height: int) -> Html:
+def _legend(overlay: Overlay, height: int, hatch: str | None) -> Html:
     top = max(overlay.values.values(), default=0.0)
     y = height - 16
     steps = [
@@ -298,8 +342,12 @@ def _legend(overlay: Overlay, height: int) -> Html:
     largest = next((name for name, value in overlay.values.items() if value == top and top > 0), None)
     said = (overlay.captions.get(largest) or f"{top:.4g}").partition(",")[0] if largest else "0"
     where = f" ({largest})" if largest else ""
+    swatch = {"x": str(_RIGHT), "y": str(y - 11), "width": "36", "height": "12"}
+    words = {"x": str(_RIGHT + 46), "y": str(y), "font_size": "11"}
+    hatched = [tag("rect", **swatch, fill=f"url(#{hatch})"), tag("text", "not compared", **words)] if hatch else []
     return tag(
         "g",
         *steps,
+        *hatched,
         tag("text", text(f"{overlay.title}: 0 to {said}{where}"), x=str(_LEFT + 100), y=str(y), font_size="11"),
     )

@@ -9,10 +9,12 @@ import pytest
 
 from lib_toolkit.analysis.compare import figures
 from lib_toolkit.analysis.compare.pairs import compare, compare_pairs
+from lib_toolkit.analysis.compare.triples import compare_with_third
 from lib_toolkit.architectures.registry import architecture
 from lib_toolkit.errors import FormatError
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
+from lib_toolkit.reports.compare_published import published
 from lib_toolkit.tensors import nbytes
 from tests.analysis.samples import demo, half, part, save
 from tests.making import safetensors_bytes
@@ -461,3 +463,25 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     whole = save(tmp_path / "s.safetensors", arrays)
     with pytest.raises(FormatError, match=r"v\.ckpt is damaged: the checksum of .* does not fit"):
         run(tmp_path, whole, path)
+
+
+def test_a_pair_is_the_same_whatever_other_pairs_are_asked_for(tmp_path):
+    """A third model in Hugging Face's layout does not split what two openclip models store in one piece."""
+    split = part(demo(), CLIP)
+    fused = openclip(split, 2)
+    arrays = (fused, {key: array + np.float32(0.5) for key, array in fused.items()}, split)
+    with ExitStack() as stack:
+        models = [
+            stack.enter_context(open_model(save(tmp_path / f"{number}.safetensors", one)))
+            for number, one in enumerate(arrays)
+        ]
+        found = [identify(model) for model in models]
+        alone = compare((models[0], models[1]), (found[0], found[1]))
+        first, second = compare_pairs(models, found, [(0, 1), (0, 2)])
+        assert (first.compared, first.verdicts) == (alone.compared, alone.verdicts)
+        assert published(first, "l2") == published(alone, "l2")
+        third = compare_with_third(tuple(models), tuple(found))
+        assert third.compared == alone.compared
+    assert (len(first.compared), len(second.compared)) == (28, 36)
+    (place,) = third.third.components
+    assert place.position.ratio == pytest.approx(0.0, abs=1e-6)

@@ -115,3 +115,41 @@ def test_too_few_models_and_a_folder_that_cannot_be(models, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     status, _, errors = run(capsys, models, "--out", tmp_path / "file")
     assert status == 2 and "is a file" in errors
+
+
+def test_nothing_of_an_earlier_result_stays_beside_a_new_one(models, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    assert run(capsys, models, "--out", out, "--compat-png", "--metrics", "l1,l2")[0] == 0
+    mine = {
+        name: f"mine {name}" for name in ("vae-notes.csv", "vae-cosine.csv", "other-l2.csv", "x_vae_xy.png", "a.txt")
+    }
+    for name, text in mine.items():
+        (out / name).write_text(text)
+    target = tmp_path / "elsewhere.png"
+    target.write_text("not ours")
+    (out / "vae-line.png").unlink()
+    (out / "vae-line.png").symlink_to(target)
+    unets = tmp_path / "unets"
+    unets.mkdir()
+    for number in range(2):
+        whole = {key: a + np.float32(number) for key, a in demo().items() if key.startswith(f"{UNET}out")}
+        save(unets / f"{number}.safetensors", whole)
+    # A run that fails leaves everything as it was.
+    before = {path.name for path in out.iterdir()}
+    assert run(capsys, unets / "0.safetensors", "--out", out, "--force")[0] == 2
+    assert {path.name for path in out.iterdir()} == before
+    assert run(capsys, unets, "--out", out, "--no-pictures", "--metrics", "l2", "--force")[0] == 0
+    written = {"matrix.json", "matrix.html", "total-l2.csv", "unet-l2.csv"}
+    assert {path.name for path in out.iterdir()} == {*written, *mine, "vae-line.png"}
+    assert all((out / name).read_text() == text for name, text in mine.items())
+    assert target.read_text() == "not ours"
+
+
+def test_files_beside_a_matrix_json_that_is_not_ours_stay(models, tmp_path, capsys):
+    (tmp_path / "matrix.json").write_text(
+        json.dumps({"components": {"te": {}}, "metrics": ["l2"], "tool": {"name": "x"}})
+    )
+    (tmp_path / "te-l2.csv").write_text("mine")
+    assert run(capsys, models, "--out", tmp_path, "--no-pictures", "--force")[0] == 0
+    assert (tmp_path / "te-l2.csv").read_text() == "mine"

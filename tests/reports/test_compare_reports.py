@@ -223,6 +223,26 @@ def test_the_u_of_real_models(name, tmp_path):
     assert sum(node.get("class") == "u-skip" for node in root.iter(f"{SVG}path")) == skips
 
 
+@pytest.mark.parametrize("name", SKELETONS)
+def test_the_u_of_real_models_in_diffusers_names(name, tmp_path):
+    """Boxes, skips and sizes do not depend on how a file calls its tensors."""
+    boxes, skips, parameters, some = SKELETONS[name]
+    path = tmp_path / "m.safetensors"
+    unet = next(part.component for part in architecture(name).parts if part.component.kind == "unet")
+    stamped_safetensors(path, {key: ("F16", shape) for key, shape in unet.family.within("diffusers").table().items()})
+    with open_model(path) as model:
+        match = next(one for one in identify(model).components if one.component.kind == "unet")
+        blocks = unet_blocks(match, model)
+    assert match.layout == "diffusers"
+    by_name = {block.name: block for block in blocks}
+    assert {key: by_name[key].parameters for key in some} == some
+    assert sum(block.parameters for block in blocks) == parameters
+    assert skips_fit(blocks)
+    root = ElementTree.fromstring(unet_svg(blocks))
+    assert sum(node.get("class") == "u-block" for node in root.iter(f"{SVG}g")) == boxes
+    assert sum(node.get("class") == "u-skip" for node in root.iter(f"{SVG}path")) == skips
+
+
 def test_a_wrong_skip_is_noticed(tmp_path):
     path = save(tmp_path / "m.safetensors", demo())
     with open_model(path) as model:

@@ -231,3 +231,47 @@ def test_png_pictures_are_drawn_and_equal_names_stay_apart():
         "xy": (1600, 1200),
     }
     assert set(published_pictures(matrix * 0, ["a", "b", "c"], "unet", "kw", "l2")) == {"xy"}
+
+
+def drawn_figures(monkeypatch, result, *kinds):
+    """The figures of a result's first component, as matplotlib has them, by kind."""
+    from lib_toolkit.reports import matrix_png
+
+    figures = []
+    keep = matrix_png._bytes
+    monkeypatch.setattr(matrix_png, "_bytes", lambda picture: figures.append(picture) or keep(picture))
+    made = matrix_png.pictures(result.components[0], [member.name for member in result.members])
+    return [figures[list(made).index(kind)] for kind in kinds]
+
+
+@pytest.mark.parametrize("count", [12, 60, 200])
+def test_words_in_png_graphs_do_not_pile_up(monkeypatch, count):
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    for picture in drawn_figures(monkeypatch, large_set(count), "graph", "map"):
+        renderer = FigureCanvasAgg(picture).get_renderer()
+        picture.draw_without_rendering()
+        (axes,) = picture.axes
+        boxes = [words.get_window_extent(renderer) for words in axes.texts]
+        assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
+        whole = axes.get_window_extent(renderer)
+        assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in boxes)
+        named = [words.get_text() for words in axes.texts if "…" in words.get_text()]
+        assert len(named) >= min(10, count // 2)
+        assert len(set(named)) == len(named)
+        # Copies share a label; distances of hundreds of edges could not be told apart.
+        assert any("(+1)" in name for name in named)
+        assert (count < 200) or len(named) == len(axes.texts)
+
+
+def test_a_small_png_graph_names_all_models_and_distances(monkeypatch):
+    pytest.importorskip("matplotlib")
+    result = small_set()
+    graph, placed = drawn_figures(monkeypatch, result, "graph", "map")
+    words = [text.get_text() for text in graph.axes[0].texts]
+    models = sum(1 + word.count("(+1)") + 2 * word.count("(+2)") for word in words if not word[0].isdigit())
+    family = len(placed.axes[0].collections[0].get_offsets())
+    assert models == family >= 3
+    assert any(word[0].isdigit() for word in words)
+    assert not any(text.get_text()[0].isdigit() for text in placed.axes[0].texts)

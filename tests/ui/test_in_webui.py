@@ -355,7 +355,7 @@ def test_a_folder_that_cannot_be_written_to(tab, models, read_only):
     tab.load(BLOATED)
     read_only(models / "Stable-diffusion")
     before = files(models)
-    refused(tab, "save", "sd-demo-bloated-pruned-fp16.safetensors", "in Stable-diffusion")
+    refused(tab, "save", "sd-demo-bloated-pruned-fp16.safetensors", "Stable-diffusion")
     assert files(models) == before
     tab.load(VAE)
     tab.save()

@@ -15,6 +15,9 @@ UNET = "model.diffusion_model"
 PANELS = ("attn1", "attn2", "other")
 """The panels, of which the first whose name occurs in a key takes it."""
 
+_SMALLEST = 1e-280
+"""Sums of squares below it have lost digits."""
+
 _COMPONENTS = (
     ("cond_stage_model", "te"),
     ("conditioner.embedders.0", "te0"),
@@ -26,12 +29,28 @@ _COMPONENTS = (
 
 
 def figure(metric: str, values: Iterable[float]) -> float:
-    """l0: how many are not zero; l1: sum of magnitudes; l2 and cossim: root of the sum of squares."""
+    """l0: how many are not zero; l1: sum of magnitudes; l2 and cossim: root of the sum of squares.
+
+    Infinite where the figure itself is beyond the range of FP64.
+    """
     if metric == "l0":
         return float(sum(value != 0 for value in values))
     if metric == "l1":
-        return math.fsum(abs(value) for value in values)
-    return math.sqrt(math.fsum(value * value for value in values))
+        return _sum(abs(value) for value in values)
+    every = list(values)
+    squares = _sum(value * value for value in every)
+    if _SMALLEST < squares < math.inf:
+        return math.sqrt(squares)
+    # Squares leave the range of FP64 long before the values do.
+    top = max(map(abs, every), default=0.0)
+    return top * math.sqrt(_sum((value / top) ** 2 for value in every)) if 0 < top < math.inf else top
+
+
+def _sum(values: Iterable[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
 
 
 def panel(key: str) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib_toolkit.errors import UsageError
+from lib_toolkit.target import safe_output_name
 
 _LARGEST = 16 << 20
 _MOST_TOGETHER = 64
@@ -50,11 +51,28 @@ def read_map(path: Path) -> tuple[MapPair, ...]:
         found += _group(path, number, group)
     if not found:
         raise UsageError(f"{path} has no pair in any group; add one.")
-    stems = [pair.stem for pair in found]
-    for pair in found:
-        if stems.count(pair.stem) > 1:
-            raise UsageError(f"{_where(path, pair.group, pair.number)} has the names of another pair; give it its own.")
+    _check_names(path, found)
     return tuple(found)
+
+
+def _check_names(path: Path, pairs: Sequence[MapPair]) -> None:
+    """Every pair needs file names of its own, on systems that take A and a for one as well."""
+    owners: dict[str, MapPair] = {}
+    for pair in pairs:
+        where = _where(path, pair.group, pair.number)
+        try:
+            safe_output_name(f"{pair.stem}.html")
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+        other = owners.setdefault(pair.stem.casefold(), pair)
+        if other is pair:
+            continue
+        if (other.group, other.names) == (pair.group, pair.names):
+            raise UsageError(f"{where} has the names of another pair; give it its own.")
+        raise UsageError(
+            f"{where} would be written to the same file ({pair.stem}.json) as pair {other.number} of group "
+            f"{other.group[:60]!r}; give it other names."
+        )
 
 
 def _group(path: Path, number: int, group: object) -> list[MapPair]:

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from lib_toolkit.analysis.compare.alignment import Alignment, Cell, Row, align, difference_of_form, fitted
+from lib_toolkit.analysis.compare.kept import Kept
 from lib_toolkit.analysis.compare.measures import Measures, lower_type
 from lib_toolkit.analysis.compare.results import Compared, Comparison, NotCompared, tensor_of
+from lib_toolkit.analysis.compare.shared import shared_tasks
 from lib_toolkit.analysis.compare.sweep import Pair, Task, measure
 from lib_toolkit.analysis.compare.verdicts import verdicts
 from lib_toolkit.casting import cast
@@ -47,10 +49,41 @@ def compare_pairs(
     pairs: Sequence[Pair],
     progress: Progress = SILENT,
     workers: int | None = None,
+    kept: Kept | None = None,
 ) -> list[Comparison]:
-    """Compare each pair (places in ``models``) in one pass over all of them; raises as ``compare`` does."""
-    compared = _compare(align(models, found), pairs, progress, workers)
-    return [replace(one, verdicts=verdicts(one)) for one in compared]
+    """Compare each pair (places in ``models``) in one pass over all of them; raises as ``compare`` does.
+
+    Each pair comes out as ``compare`` finds it, whatever the others are. ``kept``: where rows that were measured are
+    noted, and looked up. Raises TargetError when it cannot be written to.
+    """
+    wanted = list(dict.fromkeys(pairs))
+    alignments = [align((models[a], models[b]), (found[a], found[b])) for a, b in wanted]
+    journals = [] if kept is None else [kept.of((models[a], models[b])) for a, b in wanted]
+    measured: list[dict[int, Measures | None]] = [{} for _ in wanted]
+    for journal, alignment, own in zip(journals, alignments, measured, strict=False):
+        own |= journal.known(alignment)
+    shared = shared_tasks(alignments, wanted, lambda owner: owner[1] in measured[owner[0]])
+
+    def after(task: int, results: Mapping[Pair, Measures | None]) -> None:
+        for pair, owners in shared[task].owners.items():
+            for number, index in owners:
+                measured[number][index] = results[pair]
+                if journals:
+                    journals[number].add(alignments[number], index, results[pair])
+
+    with ExitStack() as stack:
+        checks = [stack.enter_context(verified_reads(one.origin.file, one.checksums)) for one in models]
+        measure([one.task for one in shared], progress, "comparing", workers, after=after)
+        for check in checks:
+            check()
+    for model in models:
+        if model.origin.file is not None:
+            model.origin.file.check_unchanged()
+    made = {}
+    for pair, alignment, own in zip(wanted, alignments, measured, strict=True):
+        one = _of_pair(alignment, (0, 1), {(index, (0, 1)): result for index, result in own.items()})
+        made[pair] = replace(one, verdicts=verdicts(one))
+    return [made[pair] for pair in pairs]
 
 
 def _compare(alignment: Alignment, pairs: Sequence[Pair], progress: Progress, workers: int | None) -> list[Comparison]:

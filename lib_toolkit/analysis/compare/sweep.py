@@ -9,7 +9,7 @@ columns and pair.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,15 +44,20 @@ def task_bytes(tasks: Sequence[Task]) -> int:
 
 
 def measure(
-    tasks: Sequence[Task], progress: Progress, phase: str, workers: int | None = None, cosines: bool = True
+    tasks: Sequence[Task],
+    progress: Progress,
+    phase: str,
+    workers: int | None = None,
+    cosines: bool = True,
+    after: Callable[[int, Mapping[Pair, Measures | None]], None] = lambda index, found: None,
 ) -> list[dict[Pair, Measures | None]]:
     """For each task the measures of its pairs, None where types cannot be read as numbers and the bytes differ.
 
-    Without ``cosines`` there is no ``cossim``, and memory does not grow with the number of pairs. Raises what reading
-    raises, and CancelledError.
+    Without ``cosines`` there is no ``cossim``, and memory does not grow with the number of pairs. ``after`` is told of
+    each task that is done, with its number, one at a time. Raises what reading and ``after`` raise, and CancelledError.
     """
     progress.start(phase, task_bytes(tasks))
-    work = _Work(tasks, progress, cosines)
+    work = _Work(tasks, progress, cosines, after)
     count = workers or default_workers()
     threads = [threading.Thread(target=work.run, daemon=True) for _ in range(count - 1)]
     for thread in threads:
@@ -68,8 +73,15 @@ def measure(
 class _Work:
     """The rows still to do, shared by the workers."""
 
-    def __init__(self, tasks: Sequence[Task], progress: Progress, cosines: bool) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        progress: Progress,
+        cosines: bool,
+        after: Callable[[int, Mapping[Pair, Measures | None]], None],
+    ) -> None:
         self._cosines = cosines
+        self._after = after
         self.error: BaseException | None = None
         self.found: dict[int, dict[Pair, Measures | None]] = {}
         self._progress = progress
@@ -92,6 +104,8 @@ class _Work:
                         self.found[index] = self._measure(task, spare)
                 else:
                     self.found[index] = self._measure(task, spare)
+                with self._lock:
+                    self._after(index, self.found[index])
         except BaseException as error:
             with self._lock:
                 self.error = self.error or error
