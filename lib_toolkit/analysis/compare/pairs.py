@@ -38,7 +38,7 @@ def compare(
     alignment = align(models, found)
     if at_lower:
         alignment = replace(alignment, rows=tuple(_lowered(row) for row in alignment.rows))
-    (comparison,) = _compare(alignment, ((0, 1),), progress, workers)
+    (comparison,) = compare_aligned(alignment, ((0, 1),), progress, workers)
     comparison = replace(comparison, at_lower=at_lower)
     return replace(comparison, verdicts=verdicts(comparison))
 
@@ -86,7 +86,13 @@ def compare_pairs(
     return [made[pair] for pair in pairs]
 
 
-def _compare(alignment: Alignment, pairs: Sequence[Pair], progress: Progress, workers: int | None) -> list[Comparison]:
+def compare_aligned(
+    alignment: Alignment, pairs: Sequence[Pair], progress: Progress = SILENT, workers: int | None = None
+) -> list[Comparison]:
+    """Compare pairs of models that were aligned together, in one pass over all of them; raises as ``compare`` does.
+
+    Verdicts are left to the caller.
+    """
     tasks, owners = _tasks(alignment, pairs)
     with ExitStack() as stack:
         checks = [stack.enter_context(verified_reads(one.origin.file, one.checksums)) for one in alignment.models]

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from lib_toolkit.analysis.compare.alignment import WEIGHT, Row, title_of
+from lib_toolkit.analysis.compare.alignment import WEIGHT, Alignment, Row, align, title_of
 from lib_toolkit.analysis.compare.measures import Measures, together
-from lib_toolkit.analysis.compare.pairs import compare_pairs
+from lib_toolkit.analysis.compare.pairs import compare, compare_aligned
 from lib_toolkit.analysis.compare.places import Placed, Third, position
 from lib_toolkit.analysis.compare.results import Comparison, merge_block_order
 from lib_toolkit.analysis.compare.third_verdicts import third_verdicts
+from lib_toolkit.analysis.compare.verdicts import verdicts
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model
 from lib_toolkit.progress import SILENT, Progress
@@ -26,12 +27,18 @@ def compare_with_third(
     progress: Progress = SILENT,
     workers: int | None = None,
 ) -> Comparison:
-    """Compare A and B, and say of each component and merge block where the third model's lies; each file is read once.
+    """Compare A and B, and say of each component and merge block where the third model's lies; each file is read once,
+    A and B once more where M stores in pieces what they store as one.
 
-    The comparison's ``third`` holds the places, its verdicts tell of them. Raises as ``compare_pairs`` does.
+    The comparison's ``third`` holds the places, its verdicts tell of them. Raises as ``compare`` does.
     """
-    pair, to_m, m_to_b = compare_pairs(models, found, ((0, 1), (0, 2), (2, 1)), progress, workers)
+    aligned = align(models, found)
+    pair, to_m, m_to_b = compare_aligned(aligned, ((0, 1), (0, 2), (2, 1)), progress, workers)
     triples = _triples((pair, to_m, m_to_b))
+    if _names(align(models[:2], found[:2])) == _names(aligned):
+        pair = replace(pair, verdicts=verdicts(pair))
+    else:
+        pair = compare(models[:2], found[:2], progress, workers=workers)
     third = Third(
         model=models[2],
         found=found[2],
@@ -44,6 +51,11 @@ def compare_with_third(
         ),
     )
     return replace(pair, third=third, verdicts=(*pair.verdicts, *third_verdicts(third, pair, to_m, m_to_b)))
+
+
+def _names(aligned: Alignment) -> set[tuple[str | None, str]]:
+    """The rows of A and B."""
+    return {(row.component, row.key) for row in aligned.rows if any(cell is not None for cell in row.cells[:2])}
 
 
 def _triples(pairs: Sequence[Comparison]) -> list[tuple[Row, Triple]]:
