@@ -23,9 +23,9 @@ _LETTER = 6.0
 Box = tuple[float, float, float, float]
 
 
-def tree_svg(names: Sequence[str], edges: Sequence[Edge], apart: Floats) -> Html:
+def tree_svg(names: Sequence[str], edges: Sequence[Edge], apart: Floats, known: Floats) -> Html:
     """The minimum spanning tree, a row for each model: each hangs below the one it is nearest to on the way to the
-    model in the middle of all."""
+    model in the middle of all. ``known``: the distances that may be told; 0 is told of no other pair."""
     root = int(np.argmin(apart.sum(axis=1)))
     rows = _hanging(root, edges, len(names))
     at: dict[int, tuple[float, float]] = {}
@@ -37,7 +37,10 @@ def tree_svg(names: Sequence[str], edges: Sequence[Edge], apart: Floats) -> Html
             above, start = at[parent]
             joint = max(min(above, x - 6), 4.0)
             parts.append(tag("path", d=f"M{joint:g} {start:g}V{y:g}H{x:g}", class_="set-line"))
-        words = figure(length) if parent is not None else "in the middle of all"
+        words = "in the middle of all"
+        if parent is not None:
+            equal = length == 0 and known[place, parent] != 0
+            words = "equal but for NaN or infinite values" if equal else figure(length)
         told = label(names[place])
         shown = (tag("title", told.whole), told.short, tag("tspan", f"  {words}", class_="set-soft"))
         parts.append(tag("circle", cx=f"{x:g}", cy=f"{y:g}", r="3.5", class_="set-dot"))

@@ -22,7 +22,8 @@ from lib_toolkit.analysis.matrix.results import METRICS, GroupResult, SetResult
 from lib_toolkit.analysis.matrix.scaling import scaled
 from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, table, tag
 from lib_toolkit.reports.matrix_graph_svg import line_svg, map_svg, tree_svg
-from lib_toolkit.reports.matrix_sentences import capital, identical_sentences, merge_sentences, named, summary
+from lib_toolkit.reports.matrix_limits import capital, named
+from lib_toolkit.reports.matrix_sentences import identical_sentences, merge_sentences, summary
 from lib_toolkit.reports.matrix_svg import dendrogram_svg, figure, heat_data, heat_map
 from lib_toolkit.reports.numbers import counted, human_bytes
 from lib_toolkit.reports.report_json import packaged_text
@@ -190,6 +191,11 @@ def _notes(component: GroupResult, names: Sequence[str]) -> Html:
     absent = [name for place, name in enumerate(names) if not component.own[place]]
     told = [f"Absent in {named(absent)}."] if absent else []
     told += [f"{counted(len(pairs), 'pair')} not comparable: {why}." for why, pairs in component.reasons]
+    holed = np.triu(~np.isnan(component.l2) & (component.changed > 0) & (component.left_out > 0), 1)
+    if holed.any():
+        told.append(
+            f"{counted(int(holed.sum()), 'pair')} compared without values that are NaN or infinite in one of both."
+        )
     partial = np.triu(~component.complete & ~np.isnan(component.l2), 1)
     if partial.any():
         told.append(
@@ -204,7 +210,7 @@ def _family(component: GroupResult, family: Sequence[int], names: Sequence[str],
     joins, tree, placed = dendrogram(apart), spanning_tree(apart), scaled(apart)
     order = leaves(joins, len(family))
     data = f"heat-{identity.replace('#', '-')}"
-    known = component.l2[np.ix_(family, family)]
+    known = component.figures("l2")[np.ix_(family, family)]
     ordered = known[np.ix_(order, order)]
     sorted_names = [own[place] for place in order]
     idle = "Point at a cell to read it." if len(family) > 2 else ""
@@ -218,7 +224,7 @@ def _family(component: GroupResult, family: Sequence[int], names: Sequence[str],
             tag("script", embedded(heat_data(sorted_names, ordered)), type="application/json", id=data),
             _folded("Map", 0, join([map_svg(own, placed, tree), tag("p", stress)])),
             _folded("Dendrogram (average linkage)", len(family), dendrogram_svg(own, joins)),
-            _folded("Minimum spanning tree", len(family), tree_svg(own, tree, apart)),
+            _folded("Minimum spanning tree", len(family), tree_svg(own, tree, apart, known)),
             _folded(f"Distances to the first, {own[0]}", len(family), line),
             _folded("Nearest neighbours", len(family), nearest_table(component, family, names)),
         ]
@@ -242,7 +248,7 @@ def nearest_table(component: GroupResult, family: Sequence[int], names: Sequence
         (
             names[place],
             names[near],
-            "identical" if near in _same(component, place) else figure(apart),
+            _apart(component, place, near, apart),
             _cosine(component, place, near),
         )
         for place, near, apart in component.nearest()
@@ -251,12 +257,18 @@ def nearest_table(component: GroupResult, family: Sequence[int], names: Sequence
     return table(("Model", "Nearest", "Distance (L2)", "Cosine"), rows, frozenset({2, 3}))
 
 
+def _apart(component: GroupResult, place: int, near: int, apart: float) -> str:
+    if near in _same(component, place):
+        return "identical"
+    return "equal but for NaN or infinite values" if component.silent[place, near] else figure(apart)
+
+
 def _same(component: GroupResult, place: int) -> tuple[int, ...]:
     return next((group for group in component.identical if place in group), ())
 
 
 def _cosine(component: GroupResult, place: int, near: int) -> str:
-    value = float(component.cosine[place, near])
+    value = float(component.figures("cosine")[place, near])
     return f"{value:.6f}" if math.isfinite(value) else "–"
 
 

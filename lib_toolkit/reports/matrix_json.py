@@ -1,7 +1,7 @@
 """A measured set as JSON-able data, in the schema that ``matrix.schema.json`` documents.
 
-A figure is a number, 0 for models that are equal, and None where there is none; the reason then stands in ``absent``
-or ``not_comparable``. Names from the files are given as they are: whoever shows them escapes them.
+A figure is a number, 0 for models that are equal and no others, and None where there is none; the reason then stands
+in ``absent`` or ``not_comparable``. Names from the files are given as they are: whoever shows them escapes them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lib_toolkit import __version__
-from lib_toolkit.analysis.matrix.graphs import dendrogram, families, filled, leaves, spanning_tree
+from lib_toolkit.analysis.matrix.graphs import Edge, dendrogram, families, filled, leaves, spanning_tree
 from lib_toolkit.analysis.matrix.merges import Merge, Share, rounded_copies
 from lib_toolkit.analysis.matrix.results import METRICS, GroupResult, Member, SetResult
 from lib_toolkit.analysis.matrix.scaling import scaled
@@ -20,6 +22,7 @@ from lib_toolkit.reports.matrix_sentences import merge_sentence, merge_sentences
 from lib_toolkit.reports.report_json import packaged_text
 
 if TYPE_CHECKING:
+    from lib_toolkit.analysis.matrix.results import Flags
     from lib_toolkit.analysis.matrix.sums import Floats
 
 SCHEMA = 1
@@ -102,7 +105,7 @@ def _component(group: GroupResult, names: Sequence[str], metrics: Sequence[str])
     return {
         "title": group.group.title,
         **_matrices(group, metrics),
-        "mean": _square(group.mean),
+        "mean": _square(group.told(group.mean)),
         "mean_to_set": [number(value) for value in group.to_set],
         "mean_to_average": [number(value) for value in group.to_average],
         "norm": [number(value) for value in group.norm],
@@ -110,6 +113,8 @@ def _component(group: GroupResult, names: Sequence[str], metrics: Sequence[str])
         "absent": [name for place, name in enumerate(names) if not group.own[place]],
         "not_comparable": [{"reason": why, "pairs": [list(pair) for pair in pairs]} for why, pairs in group.reasons],
         "partial": _partial(group),
+        "left_out": _left_out(group),
+        "left_out_of_merges": [int(count) for count in group.joint_left_out],
         "identical": [[names[place] for place in same] for same in group.identical],
         "rounded_copies": [[names[place] for place in copies] for copies in rounded_copies(group)],
         "nearest": [
@@ -131,17 +136,28 @@ def _partial(group: GroupResult) -> list[dict[str, object]]:
     ]
 
 
+def _left_out(group: GroupResult) -> list[dict[str, object]]:
+    """Pairs that differ, and whose figures are without values that are no numbers in one of the two."""
+    pairs = np.argwhere(np.triu(~np.isnan(group.l2) & (group.changed > 0) & (group.left_out > 0), 1))
+    return [{"pair": [int(a), int(b)], "elements": int(group.left_out[a, b])} for a, b in pairs]
+
+
+def _length(edge: Edge, silent: Flags) -> float:
+    return math.nan if silent[edge.a, edge.b] else edge.length
+
+
 def _family(group: GroupResult, family: Sequence[int], names: Sequence[str]) -> dict[str, object]:
     """Models that can be compared, in the order of the dendrogram, with their tree and their map."""
     apart = filled(group.l2, family)
     joins = dendrogram(apart)
     placed = scaled(apart)
+    silent = group.silent[np.ix_(family, family)]
     return {
         "models": [names[place] for place in family],
         "order": [names[family[place]] for place in leaves(joins, len(family))],
         "joins": [[join.left, join.right, number(join.height)] for join in joins],
         "spanning_tree": [
-            {"of": [names[family[edge.a]], names[family[edge.b]]], "distance": number(edge.length)}
+            {"of": [names[family[edge.a]], names[family[edge.b]]], "distance": number(_length(edge, silent))}
             for edge in spanning_tree(apart)
         ],
         "map": [[number(x), number(y)] for x, y in placed.points],

@@ -10,15 +10,18 @@ from lib_toolkit.analysis.compare.alignment import title_of
 from lib_toolkit.analysis.compare.verdicts import listing, percent
 from lib_toolkit.analysis.matrix.merges import Merge, rounded_copies
 from lib_toolkit.analysis.matrix.results import GroupResult, SetResult
+from lib_toolkit.reports.matrix_limits import capital, gap_sentences, limit_sentences, named, strangers
 from lib_toolkit.reports.numbers import counted
-
-_LISTED = 6
 
 
 def summary(result: SetResult) -> list[str]:
     """The set in a few sentences, the most telling first; merges have sentences of their own."""
     count = len(result.members)
-    found = [f"{counted(count, 'model')} compared, each with each: {counted(count * (count - 1) // 2, 'pair')}."]
+    pairs = count * (count - 1) // 2
+    found = [f"{counted(count, 'model')} compared, each with each: {counted(pairs, 'pair')}."]
+    if len(strangers(result)) == pairs:
+        found = [f"{counted(count, 'model')} read, but no two of them can be compared."]
+    found += limit_sentences(result)
     found += [f"{failure.name} was left out: {failure.reason}" for failure in result.failures]
     found += identical_sentences(result)
     found += [sentence for component in result.components if (sentence := _range(result, component))]
@@ -26,7 +29,7 @@ def summary(result: SetResult) -> list[str]:
         told = [f"{member.nan:,} NaN"] * bool(member.nan) + [f"{member.infinite:,} infinite"] * bool(member.infinite)
         if told:
             found.append(f"{member.name} holds {listing(told)} values: they are counted and take no part in figures.")
-    return found
+    return found + gap_sentences(result)
 
 
 def identical_sentences(result: SetResult) -> list[str]:
@@ -71,25 +74,13 @@ def merge_sentence(result: SetResult, merges: Sequence[Merge]) -> str:
     return f"{name} is a merge: {recipe} in {where}; {rest}."
 
 
-def named(names: Sequence[str]) -> str:
-    """Names as a sentence lists them; of many the first few and how many more."""
-    if len(names) <= _LISTED:
-        return listing(list(names))
-    return f"{', '.join(names[:_LISTED])} and {len(names) - _LISTED:,} more ({len(names):,} models)"
-
-
-def capital(title: str) -> str:
-    """A title at the beginning of a sentence."""
-    return title[:1].upper() + title[1:]
-
-
 def _weight(weight: float) -> str:
     return f"{max(0.0, weight):.4f}".rstrip("0").rstrip(".") or "0"
 
 
 def _range(result: SetResult, component: GroupResult) -> str:
     """The nearest and the farthest pair of a component."""
-    apart = np.where(component.changed > 0, component.l2, np.nan)
+    apart = np.where(component.changed > 0, component.figures("l2"), np.nan)
     if component.group.id in ("schedule", "other") or np.isnan(apart).all():
         return ""
     near = np.unravel_index(int(np.nanargmin(apart)), apart.shape)

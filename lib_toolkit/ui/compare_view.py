@@ -12,7 +12,8 @@ from lib_toolkit.analysis.matrix.results import GroupResult, SetResult
 from lib_toolkit.reports.compare_html import group_table, histograms, unet_parts
 from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, tag
 from lib_toolkit.reports.matrix_html import nearest_table
-from lib_toolkit.reports.matrix_sentences import capital, merge_sentences, summary
+from lib_toolkit.reports.matrix_limits import capital
+from lib_toolkit.reports.matrix_sentences import merge_sentences, summary
 from lib_toolkit.reports.matrix_svg import heat_map
 from lib_toolkit.reports.numbers import counted, human_bytes
 
@@ -79,7 +80,7 @@ def _component(result: SetResult, component: GroupResult) -> tuple[str, Html] | 
     family = every[0]
     order = [family[place] for place in leaves(dendrogram(filled(component.l2, family)), len(family))]
     own = [names[place] for place in order]
-    heat = heat_map(own, component.l2[np.ix_(order, order)], "")
+    heat = heat_map(own, component.figures("l2")[np.ix_(order, order)], "")
     others = sum(len(one) for one in every[1:])
     said = [f"Distances (L2) of {counted(len(family), 'model')}, like beside like."]
     said += ["The page says which cell is which."] if len(family) > _SHAPES else []

@@ -227,6 +227,21 @@ def test_values_whose_squares_leave_the_range(scale, step):
     assert found.a_squared == pytest.approx((a.astype("f8") ** 2).sum(), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-23, 1e-30, 1e-38, 3e-45])
+@pytest.mark.parametrize("shape", [(9000,), (60, 150), (5, 7, 3, 3)])
+def test_values_so_small_that_every_square_is_zero_at_single(scale, shape):
+    rng = np.random.default_rng(0)
+    a, b = ((rng.standard_normal(shape) * scale).astype("<f4") for _ in range(2))
+    x, y = a.astype("<f8"), b.astype("<f8")
+    found = pair(tensor(a), tensor(b))
+    assert math.sqrt(found.a_squared) == pytest.approx(np.linalg.norm(x), rel=1e-9, abs=0)
+    assert found.relative == pytest.approx(np.linalg.norm(x - y) / np.linalg.norm(x), rel=1e-9)
+    cosine = (x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y)
+    assert found.cosine == pytest.approx(cosine, abs=1e-9)
+    assert pair(tensor(a), tensor(np.zeros_like(a))).relative == pytest.approx(1)
+    assert pair(tensor(np.zeros_like(a)), tensor(np.zeros_like(a))).a_squared == 0
+
+
 def test_whole_numbers_are_compared_exactly():
     a = np.array([2**24, 2**53, -1, 2**62], "<i8")
     b = np.array([2**24 + 1, 2**53 + 1, -1, 2**62], "<i8")

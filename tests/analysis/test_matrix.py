@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import threading
 import tracemalloc
@@ -12,6 +14,7 @@ import pytest
 
 from lib_toolkit.analysis.compare.alignment import align
 from lib_toolkit.analysis.compare.pairs import compare
+from lib_toolkit.analysis.compare.reading import BLOCK
 from lib_toolkit.analysis.matrix import state
 from lib_toolkit.analysis.matrix.sources import model_files, names_of
 from lib_toolkit.analysis.matrix.sums import Sums
@@ -23,6 +26,7 @@ from lib_toolkit.files import SourceFile
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.reports.matrix_json import matrix_text
 from tests.analysis.samples import demo, half, part, save
 
 VAE = "first_stage_model."
@@ -255,6 +259,32 @@ def test_memory_does_not_grow_with_the_size_of_the_models(tmp_path, count):
     assert large <= small + (4 << 20)
 
 
+@pytest.mark.parametrize("sick", [False, True])
+def test_eight_workers_measure_six_models_in_less_memory_than_two_of_them(tmp_path, sick):
+    rows, width = 12_288, 2048
+    step = BLOCK // width
+    paths = [save(tmp_path / "m0.safetensors", {"layer.weight": np.zeros((rows, width), "<f4")})]
+    start, size = paths[0].stat().st_size - rows * width * 4, paths[0].stat().st_size
+    header = paths[0].read_bytes()[:start]
+    for place in range(6):
+        rng = np.random.default_rng(place)
+        path = tmp_path / f"m{place}.safetensors"
+        with path.open("wb") as file:
+            file.write(header)
+            # Zeros that take no room on the disk, and values of its own in the first, a middle and the last block.
+            file.truncate(size)
+            for row in (0, rows // 2, rows - step):
+                file.seek(start + row * width * 4)
+                values = rng.standard_normal((step, width)).astype("<f4")
+                if sick:
+                    values[rng.random(values.shape) < 0.1] = np.nan
+                file.write(values.tobytes())
+        paths[place:] = [path]
+    peak, bound = peak_of_sweep(paths, 8)
+    assert bound < 2 * size
+    assert peak <= bound
+
+
 def test_a_broken_file_is_reported_and_the_rest_goes_on(tmp_path, vae):
     paths = saved(tmp_path, a=vae, b=moved(vae, 1))
     broken = tmp_path / "broken.safetensors"
@@ -291,6 +321,37 @@ def cancelling(after: int) -> Progress:
     """Asks to stop after so many looks."""
     looks = iter(range(after))
     return Progress(None, lambda: next(looks, None) is None)
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_a_sweep_that_is_cancelled_again_and_again_ends_with_the_same_bits(tmp_path, vae, workers):
+    out = tmp_path / "out"
+    out.mkdir()
+    sick = moved(vae, 3)
+    for key in list(sick)[::2]:
+        sick[key].flat[::7] = np.nan
+    rng = np.random.default_rng(9)
+    models = {"a": vae, "b": moved(vae, 1), "c": half(moved(vae, 2)), "sick": sick, "copy": vae}
+    # One tensor of several blocks, which eight workers share.
+    large = {name: rng.standard_normal((900, 1000)).astype("<f4") for name in models}
+    paths = saved(tmp_path, **{name: {**model, "decoder.large": large[name]} for name, model in models.items()})
+    straight = measure_set(paths, workers=1)
+    kept = []
+    for after in (300, 400, 500):
+        with pytest.raises(CancelledError, match="goes on from there"):
+            measure_set(paths, cancelling(after), workers, out)
+        with np.load(out / state.NAME) as archive:
+            kept.append(json.loads(archive["head"].tobytes())["done"])
+    assert 0 < kept[0] < kept[1] < kept[2]
+    resumed = measure_set(paths, SILENT, workers, out)
+    assert matrix_text(resumed) == matrix_text(straight)
+    for one, other in zip((resumed.total, *resumed.components), (straight.total, *straight.components), strict=True):
+        for field in dataclasses.fields(one):
+            value = getattr(one, field.name)
+            if isinstance(value, np.ndarray):
+                assert value.tobytes() == getattr(other, field.name).tobytes(), field.name
+            else:
+                assert value == getattr(other, field.name), field.name
 
 
 def test_a_cancelled_sweep_is_taken_up_again_to_the_same_bits(tmp_path, vae, monkeypatch):

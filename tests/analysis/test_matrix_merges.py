@@ -47,6 +47,10 @@ def group_of(models, kind=COMPONENT, name="vae", unit=2.0**-24) -> GroupResult:
         own=np.ones(count, dtype="<i8"),
         norm=norm,
         rounding=unit * norm,
+        left_out=np.zeros((count, count), dtype="<i8"),
+        joint=apart,
+        joint_left_out=np.zeros(count, dtype="<i8"),
+        own_elements=np.full(count, size),
         reasons=(),
         identical=(),
         to_set=norm,
@@ -201,6 +205,31 @@ def test_merges_in_files_are_found_by_component_and_block(tmp_path):
     for share in told["unet", "blocks"].blocks:
         wanted = 0.75 if share.block.startswith("OUT") else 0.25
         assert share.weights[1] == pytest.approx(wanted, abs=1e-3), share.block
+
+
+@pytest.mark.parametrize("ratio", [0.4, 0.65, 0.95])
+def test_a_merge_stored_at_single_has_its_ratio_to_six_digits_in_every_block(tmp_path, ratio):
+    whole = {key: a for key, a in demo().items() if key.startswith((UNET, "first_stage_model."))}
+
+    def moved(seed):
+        rng = np.random.default_rng(seed)
+        return {key: a + (rng.standard_normal(a.shape) * 0.01).astype("<f4") for key, a in whole.items()}
+
+    a, b = moved(1), moved(2)
+    exact = {key: (1 - ratio) * a[key].astype("<f8") + ratio * b[key].astype("<f8") for key in whole}
+    models = {"a": a, "b": b, "m": {key: value.astype("<f4") for key, value in exact.items()}}
+    result = measure_set([save(tmp_path / f"{name}.safetensors", model) for name, model in models.items()])
+    assert [(merge.component, merge.model, merge.parents) for merge in result.merges] == [
+        ("unet", 2, (0, 1)),
+        ("vae", 2, (0, 1)),
+    ]
+    for merge in result.merges:
+        assert merge.weights[1] == pytest.approx(ratio, abs=1e-6)
+        assert not merge.by_block
+    shares = result.merges[0].blocks
+    assert len(shares) == 25
+    for share in shares:
+        assert share.weights[1] == pytest.approx(ratio, abs=1e-6), share.block
 
 
 def part_of(arrays, prefix: str):

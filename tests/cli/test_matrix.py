@@ -72,6 +72,14 @@ def test_a_merge_is_said_in_a_sentence(tmp_path, capsys):
     assert merge["sentence"].startswith("mixed.safetensors is a merge: 0.6 × anime.safetensors + 0.4 × photo")
 
 
+def test_models_that_cannot_be_compared_are_named(tmp_path, capsys):
+    vae = {key: a for key, a in demo().items() if key.startswith("first_stage_model.")}
+    paths = [save(tmp_path / "vae.safetensors", vae), save(tmp_path / "odd.safetensors", {"w": np.ones(4, "<f4")})]
+    status, said, _ = run(capsys, *paths, "--out", tmp_path / "out", "--no-pictures")
+    assert status == 0
+    assert "vae.safetensors cannot be compared with odd.safetensors" in said and "no two of them" in said
+
+
 def test_results_are_not_replaced_unless_it_is_asked_for(models, tmp_path, capsys):
     (tmp_path / "matrix.json").write_text("mine")
     status, _, errors = run(capsys, models, "--out", tmp_path, "--no-pictures")

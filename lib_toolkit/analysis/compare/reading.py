@@ -141,8 +141,9 @@ class Block:
             if self.dtype is DType.F16 and total >= _NO_HALF:
                 np.copyto(flat, self.raw.view("<f2"))
                 total = float("inf")
-            # Squares of tiny or huge values leave the range of FP32; NaN makes the total NaN.
-            self.plain = total == 0.0 or 1e-25 < total < float("inf")
+            # Squares of tiny or huge values leave the range of FP32; NaN makes the total NaN. A total of zero is that
+            # of zeros, or of values whose every square is too small for FP32.
+            self.plain = not flat.any() if total == 0.0 else 1e-25 < total < float("inf")
         if not self.plain or width is Width.DOUBLE:
             self._look_closely()
 

@@ -23,10 +23,14 @@ _COPY_SHARE = 0.6
 
 
 def used_bits(block: Block) -> int:
-    """All bits of a FP32 block that are set in any value: a file of that type may hold rounded numbers."""
+    """All bits of a FP32 block that are set in any finite value: a file of that type may hold rounded numbers."""
     if block.dtype is not DType.F32 or not block.raw.size:
         return 0
-    return int(np.bitwise_or.reduce(block.raw.view("<u4")))
+    bits = block.raw.view("<u4")
+    if not block.finite:
+        # A NaN may have any bits set.
+        bits = bits[np.isfinite(block.values.reshape(-1))]
+    return int(np.bitwise_or.reduce(bits))
 
 
 def finest(bits: int) -> bool:

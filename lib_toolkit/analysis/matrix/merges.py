@@ -6,6 +6,9 @@ where that residual is explained by rounding and is small beside the way to the 
 
 The bound from rounding: each of the three was rounded when it was stored, by at most ρ (see ``compare.rounding``), so
 that the residual is at most ρ(M) + (1−r)·ρ(A) + r·ρ(B). To it comes what the sums themselves lose.
+
+All of this holds for distances over the same elements only. What is NaN or infinite in any model is therefore left out
+for all of them; a model of which too little remains is neither a merge nor a part of one, but cannot be told.
 """
 
 from __future__ import annotations
@@ -27,13 +30,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lib_toolkit.analysis.matrix.results import Flags, GroupResult
-    from lib_toolkit.analysis.matrix.sums import Floats
+    from lib_toolkit.analysis.matrix.sums import Counts, Floats
 
     Places: TypeAlias = npt.NDArray[np.intp]
 
 _SET_SHARE = 0.05
 """The residual's largest share of the way to the nearest parent, for more than two parents (PAIR_SHARE for two): an
 average of many unrelated relatives comes near their common origin by chance, but never this near."""
+
+_REMAINS = 0.5
+"""The least share of a model that must be numbers in all models for anything to be said of it."""
 
 _CLEARLY, _NO_WORSE = 0.7, 1.005
 _LEAST_WEIGHT = 1e-4
@@ -70,11 +76,12 @@ class Merge:
 
 @dataclass(frozen=True)
 class _Space:
-    """Squared distances, usable or NaN, each model's rounding, and which models hold the same values, but for the
-    rounding of a coarser copy."""
+    """Squared distances, usable or NaN, each model's rounding and number of values that are no numbers, and which
+    models hold the same values, but for the rounding of a coarser copy."""
 
     squared: Floats
     rounding: Floats
+    gaps: Counts
     same: Flags
 
 
@@ -100,10 +107,26 @@ def rounded_copies(group: GroupResult) -> list[tuple[int, ...]]:
     space = _space(group)
     found = []
     for head in _heads(space, group.present):
-        copies = [place for place in group.present if space.same[place, head]]
+        copies = [
+            place for place in group.present if space.same[place, head] and _same_gaps(group.left_out, place, head)
+        ]
         if any(space.squared[place, head] > 0 for place in copies):
             found.append((head, *(place for place in copies if place != head)))
     return found
+
+
+def untold(group: GroupResult) -> list[int]:
+    """Models of which nothing can be said: too many of their values are no numbers, in them or in others."""
+    return [int(place) for place in np.flatnonzero(_blind(group))]
+
+
+def _blind(group: GroupResult) -> Flags:
+    return np.asarray(group.joint_left_out > (1 - _REMAINS) * group.own_elements)
+
+
+def _same_gaps(left_out: Counts, a: int, b: int) -> bool:
+    """Whether two models have their NaN and infinite values in the same places."""
+    return bool(left_out[a, b] == left_out[a, a] == left_out[b, b])
 
 
 class _Search:
@@ -215,16 +238,22 @@ class _Fit:
 
 
 def _space(group: GroupResult) -> _Space:
-    """Only pairs all of whose tensors were compared are in one space with the others."""
-    squared = np.where(group.complete, group.l2**2, np.nan)
+    """Only pairs all of whose tensors were compared, and most of them by numbers, are in one space with the others."""
+    blind = _blind(group)
+    squared = np.where(group.complete & ~blind[:, None] & ~blind[None, :], group.joint**2, np.nan)
     same = (squared == 0) | copies(np.sqrt(squared), group.rounding[:, None], group.rounding[None, :])
-    return _Space(squared, group.rounding, same)
+    return _Space(squared, group.rounding, np.diag(group.left_out), same)
 
 
 def _heads(space: _Space, places: Sequence[int], rank: Sequence[int] = ()) -> list[int]:
-    """One model for each point of the space: of copies the finest, or else that of the lowest rank, or the first."""
+    """One model for each point of the space: of copies the finest, or else the one with the fewest gaps, or that of
+    the lowest rank, or the first."""
     heads: list[int] = []
-    for place in sorted(places, key=lambda place: (space.rounding[place], rank[place] if rank else 0, place)):
+
+    def order(place: int) -> tuple[float, int, int, int]:
+        return space.rounding[place], space.gaps[place], rank[place] if rank else 0, place
+
+    for place in sorted(places, key=order):
         if not any(space.same[place, head] for head in heads):
             heads.append(place)
     return sorted(heads)

@@ -31,6 +31,9 @@ METRICS = ("l0", "l1", "l2", "cosine")
 _ENOUGH = 0.5
 """The share of the smaller model's elements that must be comparable for a distance to mean something."""
 
+_LEAST = 1e-300
+"""Less than any distance but 0."""
+
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -55,6 +58,8 @@ class GroupResult:
     ``l0``: tensors that differ, ``changed``: elements, ``l1`` = Σ|a−b|, ``l2`` = ‖a−b‖, ``cosine`` of the flattened
     group, ``mean`` = mean |a−b|. ``compared``: tensors. ``complete``: whether that were all tensors of both. ``own``:
     tensors of each model, ``norm``: ‖model‖, ``rounding``: length of the error that storing it can have made.
+    ``left_out``: elements of a pair that are no numbers in one of the two. ``joint``: ‖a−b‖ over what is a number in
+    all models, which ``joint_left_out`` of each model's ``own_elements`` are not; ``rounding`` is about the same.
     ``reasons`` say why pairs have no figure. ``identical``: models that are equal in every tensor. ``to_set``: a
     model's average mean difference to each other one, ``to_average``: its mean difference to the average of the others.
     """
@@ -71,6 +76,10 @@ class GroupResult:
     own: Counts
     norm: Floats
     rounding: Floats
+    left_out: Counts
+    joint: Floats
+    joint_left_out: Counts
+    own_elements: Counts
     reasons: tuple[tuple[str, Pairs], ...]
     identical: tuple[tuple[int, ...], ...]
     to_set: Floats
@@ -83,15 +92,28 @@ class GroupResult:
 
     def figures(self, metric: str) -> Floats:
         """The matrix of one of METRICS."""
-        return {"l0": self.l0, "l1": self.l1, "l2": self.l2, "cosine": self.cosine}[metric]
+        if metric == "l0":
+            return self.l0
+        return self.told({"l1": self.l1, "l2": self.l2, "cosine": self.cosine}[metric])
+
+    @property
+    def silent(self) -> Flags:
+        """Pairs that differ, but in no number: the 0 of what was measured is not that of equal models."""
+        return np.asarray((self.changed > 0) & (self.l2 == 0))
+
+    def told(self, figures: Floats) -> Floats:
+        """Distances or cosines without those that would make silent pairs look equal."""
+        return np.where(self.silent, np.nan, figures)
 
     def nearest(self) -> list[tuple[int, int, float]]:
-        """For each model that can be compared its nearest other one and the distance (l2)."""
+        """For each model that can be compared its nearest other one and the distance (l2), NaN for a silent pair."""
         others = self.l2.copy()
         np.fill_diagonal(others, np.nan)
         places = [int(place) for place in np.flatnonzero(~np.isnan(others).all(axis=1))]
-        nearest = [int(np.nanargmin(others[place])) for place in places]
-        return [(place, near, float(others[place, near])) for place, near in zip(places, nearest, strict=True)]
+        # Of equally near ones those that are equal come before those that only measure so.
+        nearest = [int(np.nanargmin(others[place] + self.silent[place] * _LEAST)) for place in places]
+        told = self.told(others)
+        return [(place, near, float(told[place, near])) for place, near in zip(places, nearest, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -152,7 +174,9 @@ def _group_result(group: Group, index: int, sums: Sums, own: Counts, own_element
     complete = fits & (tensors == own[:, None]) & (tensors == own[None, :])
     changed = sums.changed[index]
     gap = np.where(fits, 0.0, np.nan)
-    mean = sums.l1[index] / np.maximum(elements, 1) + gap
+    left_out = sums.left_out[index]
+    mean = sums.l1[index] / np.maximum(elements - left_out, 1) + gap
+    silent = fits & (changed > 0) & (sums.l2[index] == 0)
     norm = np.sqrt(sums.squares[index].max(axis=1, initial=0.0))
     return GroupResult(
         group=group,
@@ -167,10 +191,14 @@ def _group_result(group: Group, index: int, sums: Sums, own: Counts, own_element
         own=own,
         norm=norm,
         rounding=np.sqrt(sums.rounding[index]),
-        reasons=_reasons(own, both, tensors, fits),
+        left_out=left_out,
+        joint=np.sqrt(sums.joint[index]) + gap,
+        joint_left_out=sums.joint_left_out[index],
+        own_elements=own_elements,
+        reasons=(*_reasons(own, both, tensors, fits), *_silences(silent, changed, left_out, elements)),
         identical=_identical(complete & (changed == 0)),
-        to_set=_to_set(mean),
-        to_average=_ratio(sums.average[index], sums.average_elements[index]),
+        to_set=_unless_silent(silent, _to_set(mean)),
+        to_average=_unless_silent(silent, _ratio(sums.average[index], sums.average_elements[index])),
     )
 
 
@@ -189,6 +217,11 @@ def _to_set(mean: Floats) -> Floats:
     np.fill_diagonal(others, np.nan)
     known = ~np.isnan(others)
     return _ratio(np.where(known, others, 0.0).sum(axis=1), np.count_nonzero(known, axis=1))
+
+
+def _unless_silent(silent: Flags, mean: Floats) -> Floats:
+    """Means, but not 0 for a model that differs from another one in what is no number."""
+    return np.where(silent.any(axis=1) & (mean == 0), np.nan, mean)
 
 
 def _ratio(total: Floats, count: Counts) -> Floats:
@@ -210,6 +243,22 @@ def _reasons(own: Counts, both: Counts, tensors: Counts, fits: Flags) -> tuple[t
                 most = max(int(own[a]), int(own[b]))
                 why = f"only {fitting:,} of {most:,} tensors fit, too little for a distance"
             found.setdefault(why, []).append((int(a), int(b)))
+    return tuple((why, tuple(pairs)) for why, pairs in found.items())
+
+
+def _silences(silent: Flags, changed: Counts, left_out: Counts, elements: Counts) -> tuple[tuple[str, Pairs], ...]:
+    """Why silent pairs have no figure."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for a, b in np.argwhere(np.triu(silent, 1)):
+        if not left_out[a, b]:
+            why = "their values differ by less than can be measured"
+        elif left_out[a, b] >= elements[a, b]:
+            why = "no value is a finite number in both"
+        else:
+            count = int(changed[a, b])
+            what = "1 value that differs is" if count == 1 else f"{count:,} values that differ are"
+            why = f"{what} NaN or infinite in one of the two, and all others are equal"
+        found.setdefault(why, []).append((int(a), int(b)))
     return tuple((why, tuple(pairs)) for why, pairs in found.items())
 
 

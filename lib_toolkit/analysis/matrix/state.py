@@ -27,7 +27,7 @@ from lib_toolkit.target import TemporaryFile
 NAME = "matrix.state.npz"
 """The file's name in the folder of the results."""
 
-_VERSION = 1
+_VERSION = 2
 _HEAD = "head"
 _LARGEST = 4 << 30
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Floats: TypeAlias = npt.NDArray[np.float64]
     Counts: TypeAlias = npt.NDArray[np.int64]
 
-PAIR_BYTES = 7 * 8
+PAIR_BYTES = 9 * 8
 """Bytes that one pair of models takes in one group."""
 
 
@@ -25,18 +25,23 @@ class Sums:
     """Sums by group and pair, shape (groups, models, models), or by group and model.
 
     ``l1`` = Σ|a−b|, ``l2`` = Σ(a−b)², ``squares`` [g, a, b] = Σa² over what a and b were compared in. ``elements`` and
-    ``tensors`` were compared, ``changed`` and ``changed_tensors`` of them differ. ``rounding`` is the square of the
-    longest error that storing a model can have made, ``average`` Σ|a − average of the others| over
-    ``average_elements``. ``nan`` and ``infinite`` count by model alone.
+    ``tensors`` were compared, ``changed`` and ``changed_tensors`` of them differ; ``left_out`` of the elements take no
+    part in sums, being no finite numbers in one of the two. ``joint`` = Σ(a−b)² without the ``joint_left_out`` elements
+    that are no numbers in any model, ``rounding`` the square of the longest error that storing a model can have made
+    in the same elements. ``average`` = Σ|a − average of the others| over ``average_elements``. ``nan`` and ``infinite``
+    count by model alone.
     """
 
     l1: Floats
     l2: Floats
+    joint: Floats
     squares: Floats
     elements: Counts
     tensors: Counts
     changed: Counts
     changed_tensors: Counts
+    left_out: Counts
+    joint_left_out: Counts
     rounding: Floats
     average: Floats
     average_elements: Counts
@@ -57,11 +62,14 @@ class Sums:
         return cls(
             l1=floats(pairs),
             l2=floats(pairs),
+            joint=floats(pairs),
             squares=floats(pairs),
             elements=counts(pairs),
             tensors=counts(pairs),
             changed=counts(pairs),
             changed_tensors=counts(pairs),
+            left_out=counts(pairs),
+            joint_left_out=counts(single),
             rounding=floats(single),
             average=floats(single),
             average_elements=counts(single),
@@ -91,8 +99,12 @@ class RowSums:
     def __init__(self, count: int) -> None:
         self.l1: Floats = np.zeros((count, count))
         self.l2: Floats = np.zeros((count, count))
+        self.joint: Floats = np.zeros((count, count))
+        self.squares: Floats = np.zeros((count, count))
         self.changed: Counts = np.zeros((count, count), dtype="<i8")
-        self.squares: Floats = np.zeros(count)
+        self.left_out: Counts = np.zeros((count, count), dtype="<i8")
+        self.joint_squares: Floats = np.zeros(count)
+        self.joint_left_out = 0
         self.average: Floats = np.zeros(count)
         self.average_elements: Counts = np.zeros(count, dtype="<i8")
         self.nan: Counts = np.zeros(count, dtype="<i8")
@@ -109,12 +121,15 @@ class RowSums:
         for group in groups:
             sums.l1[group][square] += self.l1
             sums.l2[group][square] += self.l2
-            sums.squares[group][square] += np.where(compared, self.squares[:, None], 0.0)
+            sums.joint[group][square] += self.joint
+            sums.squares[group][square] += np.where(compared, self.squares, 0.0)
             sums.elements[group][square] += np.where(compared, elements, 0)
             sums.tensors[group][square] += compared
             if readable:
                 sums.changed[group][square] += self.changed
                 sums.changed_tensors[group][square] += self.changed > 0
+                sums.left_out[group][square] += self.left_out
+            sums.joint_left_out[group][at] += self.joint_left_out
             sums.rounding[group][at] += rounding
             sums.average[group][at] += self.average
             sums.average_elements[group][at] += self.average_elements

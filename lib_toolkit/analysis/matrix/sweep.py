@@ -24,12 +24,12 @@ import numpy as np
 from lib_toolkit.analysis.compare.reading import BLOCK, Block
 from lib_toolkit.analysis.compare.rounding import rounding_squared, used_bits
 from lib_toolkit.analysis.compare.sweep import ranged
+from lib_toolkit.analysis.matrix.gaps import gaps_of
 from lib_toolkit.analysis.matrix.kernel import (
     distance,
     distances_of_few,
     few,
     representatives,
-    squares_of,
     to_average,
 )
 from lib_toolkit.analysis.matrix.sums import PAIR_BYTES, RowSums, Sums
@@ -104,7 +104,9 @@ class Sweep:
             self._measure(row, living, [self._blocks[places[index]] for index in living], task.readable)
         rounding = np.array(
             [
-                rounding_squared(task.tensors[place].dtype, row.bits[index], row.squares[index], count)
+                rounding_squared(
+                    task.tensors[place].dtype, row.bits[index], row.joint_squares[index], count - row.joint_left_out
+                )
                 for index, place in enumerate(places)
             ]
         )
@@ -146,15 +148,26 @@ class Sweep:
         """Add a block of every model that can still be read."""
         same = representatives(blocks)
         heads = [index for index, head in enumerate(same) if head == index]
-        l1, l2, changed = self._pairs([blocks[head] for head in heads], readable)
+        distinct = [blocks[head] for head in heads]
+        l1, l2, changed = self._pairs(distinct, readable)
         position = {head: index for index, head in enumerate(heads)}
-        spread = np.ix_(*[[position[head] for head in same]] * 2)
+        places = [position[head] for head in same]
+        spread = np.ix_(places, places)
         at = np.ix_(living, living)
         row.l1[at] += l1[spread]
         row.l2[at] += l2[spread]
         row.changed[at] += changed[spread]
-        if not readable:
+        if not readable or not blocks:
             return
+        size = blocks[0].values.size
+        gaps = gaps_of(
+            distinct, l2, lambda count, look: self._crew.each(count, look, size * count), self._progress.check
+        ).spread(places)
+        row.joint[at] += gaps.joint
+        row.squares[at] += gaps.squares
+        row.left_out[at] += gaps.left_out
+        row.joint_squares[living] += gaps.joint_squares
+        row.joint_left_out += gaps.joint_left_out
         apart = to_average(blocks)
 
         def look(number: int) -> None:
@@ -162,9 +175,8 @@ class Sweep:
             row.average[living[number]] += total
             row.average_elements[living[number]] += elements
 
-        self._crew.each(len(blocks), look, blocks[0].raw.size if blocks else 0)
+        self._crew.each(len(blocks), look, blocks[0].raw.size)
         for index, block in zip(living, blocks, strict=True):
-            row.squares[index] += squares_of(block)
             row.nan[index] += block.nan
             row.infinite[index] += block.infinite
             row.bits[index] |= used_bits(block)
