@@ -74,15 +74,15 @@ def test_many_values_that_are_no_numbers_change_no_ratio(tmp_path, whole, sick, 
     p, q = moved(whole, 1), moved(whole, 2)
     models = {"p": p, "q": q, "m": merged(p, q, 0.3), "other": moved(whole, 3)}
     models[sick] = holed(models[sick], 0.05, every=3)
-    result = measured(tmp_path, **{name: half(model) if coarse else model for name, model in models.items()})
+    if coarse:
+        models = {name: half(model) for name, model in models.items()}
+    result = measured(tmp_path, **models)
     merges = told(result)
     assert list(merges) == [("unet", "m")]
     merge = merges["unet", "m"]
     assert merge.weights[1] == pytest.approx(0.3, abs=1e-3 if coarse else 1e-6)
     # The residual, by other means, over what is a number in all.
-    stored = [
-        np.concatenate([(half(a) if coarse else a)[key].astype("<f8").ravel() for key in a]) for a in models.values()
-    ]
+    stored = [np.concatenate([x.astype("<f8").ravel() for x in model.values()]) for model in models.values()]
     good = np.isfinite(stored).all(axis=0)
     x, y, z = (one[good] for one in stored[:3])
     residual = np.linalg.norm(z - merge.weights[0] * x - merge.weights[1] * y)
