@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def add_verbs(verbs: Verbs) -> None:
     """Declare ``ui`` and ``demo``."""
     ui = verbs.add_parser("ui", help="open the tab in a browser", description="Serve the Toolkit tab without a WebUI.")
-    ui.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
+    ui.add_argument("--models-dir", type=named_path, default=Path("models"), metavar="DIR", help="default: ./models")
     ui.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: this computer only")
     ui.add_argument("--port", type=int, default=7861, metavar="N")
     ui.set_defaults(run=_ui)
@@ -24,7 +25,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="make a folder of small models to play with",
         description="Make a model folder with small models of known faults, and one of full size that takes no room.",
     )
-    demo.add_argument("folder", type=Path, metavar="DIR")
+    demo.add_argument("folder", type=named_path, metavar="DIR")
     demo.set_defaults(run=_demo)
 
 
