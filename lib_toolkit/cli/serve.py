@@ -47,11 +47,20 @@ def _ui(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from lib_toolkit.cli.terminal import progress_line
     from lib_toolkit.demo import make_demo
+    from lib_toolkit.reports.numbers import counted
 
     with progress_line() as progress:
-        paths = make_demo(options.folder, progress)
-    print(f"Made {len(paths)} models in {options.folder}:")
-    for path in paths:
+        demo = make_demo(options.folder, progress)
+    if demo.made:
+        print(f"Made {counted(len(demo.made), 'model')} in {options.folder}, with this to see:")
+    for path, shows in demo.made.items():
+        print(f"  {path.relative_to(options.folder)}\n      {shows}")
+    if demo.kept:
+        were = "was" if len(demo.kept) == 1 else "were"
+        print(
+            f"In {options.folder} {counted(len(demo.kept), 'name')} {were} taken already; what is there stays as it is:"
+        )
+    for path in demo.kept:
         print(f"  {path.relative_to(options.folder)}")
     print(
         f"Look at one with: model-toolkit inspect, or all of them with: model-toolkit ui --models-dir {options.folder}"
