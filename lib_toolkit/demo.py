@@ -7,6 +7,7 @@ depend on their key and a seed alone: the same file comes out every time. They m
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,36 +39,39 @@ _LORA_RANK = 4
 _TRAINING: Mapping[str, Scalar] = {"epoch": 12, "global_step": 84_000}
 
 
-def make_demo(folder: Path, progress: Progress = SILENT) -> list[Path]:
-    """Make the demo folder; files that are there already are left as they are. Returns all of its models.
+@dataclass(frozen=True)
+class Demo:
+    """A demo folder: the models that were made, each with what there is to see in it, and those left alone."""
+
+    made: Mapping[Path, str]
+    kept: tuple[Path, ...]
+
+
+def make_demo(folder: Path, progress: Progress = SILENT) -> Demo:
+    """Make the demo folder; what is there already under a model's name is left as it is.
 
     Raises TargetError when the folder cannot be written to.
     """
-    makers: dict[str, Callable[[], _Contents]] = {
-        "Stable-diffusion/sd-demo.safetensors": lambda: _Contents(_sd(DType.F16)),
-        "Stable-diffusion/sd-demo-bloated.ckpt": lambda: _Contents(_sd(DType.F32, ema=True), values=_TRAINING),
-        "Stable-diffusion/sd-demo-broken-ids.safetensors": lambda: _Contents(_broken_ids()),
-        "Stable-diffusion/sd-demo-wrong-vae.safetensors": lambda: _Contents(_wrong_vae()),
-        "Stable-diffusion/sd-demo-no-clip.safetensors": lambda: _Contents(_without(_sd(DType.F16), prefixes.CLIP_V1)),
-        "Stable-diffusion/sd-demo-nai.ckpt": lambda: _Contents(_sd(DType.F32, nai=True), values=_TRAINING),
-        "Stable-diffusion/xl/sdxl-demo-vpred.safetensors": lambda: _Contents(_xl()),
-        "VAE/demo.vae.safetensors": lambda: _Contents(_vae()),
-        "Lora/sd1-demo-lora.safetensors": lambda: _Contents(_lora(), {"ss_network_dim": str(_LORA_RANK)}),
-        "Autoprune/sd-demo-download.ckpt": lambda: _Contents(_sd(DType.F32, ema=True, seed=3), values=_TRAINING),
-    }
-    paths = [folder / name for name in makers]
+    samples = {folder / name: sample for name, sample in _SAMPLES.items()}
     try:
-        for path in paths:
+        for path in samples:
             path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(f"{folder} cannot be made: {error.strerror}; choose another folder.") from None
-    for path, make in zip(paths, makers.values(), strict=True):
-        if not path.exists():
+    made: dict[Path, str] = {}
+    kept: list[Path] = []
+    for path, (shows, make) in samples.items():
+        if os.path.lexists(path):
+            kept.append(path)
+        else:
             _save(path, make(), progress)
+            made[path] = shows
     full = folder / "Stable-diffusion" / "sd-v1-full-size-zeros.safetensors"
-    if full.exists() or _save_sparse(full):
-        paths.append(full)
-    return paths
+    if os.path.lexists(full):
+        kept.append(full)
+    elif _save_sparse(full):
+        made[full] = "of full size, 4.26 GB of zeros that take no room on the disk; the report finds them"
+    return Demo(made, tuple(kept))
 
 
 @dataclass(frozen=True)
@@ -203,3 +207,48 @@ class _Zeros:
 
     def read_into(self, start: int, stop: int, out: Bytes) -> None:
         out[:] = 0
+
+
+_SAMPLES: Mapping[str, tuple[str, Callable[[], _Contents]]] = {
+    "Stable-diffusion/sd-demo.safetensors": (
+        "nothing is wrong with it",
+        lambda: _Contents(_sd(DType.F16)),
+    ),
+    "Stable-diffusion/sd-demo-bloated.ckpt": (
+        "twice the precision and an EMA copy of no use for pictures, which a prune leaves out",
+        lambda: _Contents(_sd(DType.F32, ema=True), values=_TRAINING),
+    ),
+    "Stable-diffusion/sd-demo-broken-ids.safetensors": (
+        "position ids broken by merging, which can be fixed",
+        lambda: _Contents(_broken_ids()),
+    ),
+    "Stable-diffusion/sd-demo-wrong-vae.safetensors": (
+        "a VAE spoilt by merging: only its values tell, so see the report; import VAE/demo.vae.safetensors",
+        lambda: _Contents(_wrong_vae(), {"modelspec.merged_from": "sd-demo, another demo model"}),
+    ),
+    "Stable-diffusion/sd-demo-no-clip.safetensors": (
+        "no text encoder, which can be imported from sd-demo.safetensors",
+        lambda: _Contents(_without(_sd(DType.F16), prefixes.CLIP_V1)),
+    ),
+    "Stable-diffusion/sd-demo-nai.ckpt": (
+        "a text encoder named as NovelAI does, which a prune renames",
+        lambda: _Contents(_sd(DType.F32, nai=True), values=_TRAINING),
+    ),
+    "Stable-diffusion/xl/sdxl-demo-vpred.safetensors": (
+        "an SDXL that is marked as made for v-prediction",
+        lambda: _Contents(_xl()),
+    ),
+    "VAE/demo.vae.safetensors": (
+        "the right VAE of the SD demo models, at twice the precision that it needs",
+        lambda: _Contents(_vae()),
+    ),
+    "Lora/sd1-demo-lora.safetensors": (
+        "a LoRA for SD1; nothing is wrong with it",
+        lambda: _Contents(_lora(), {"ss_network_dim": str(_LORA_RANK)}),
+    ),
+    "Autoprune/sd-demo-download.ckpt": (
+        "waits in the drop folder to be pruned and filed away by Autoprune",
+        lambda: _Contents(_sd(DType.F32, ema=True, seed=3), values=_TRAINING),
+    ),
+}
+"""By name below the demo folder: what there is to see, and what makes it."""

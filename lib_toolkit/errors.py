@@ -26,6 +26,10 @@ class TargetError(ToolkitError):
     """The result cannot be written where it was asked for; nothing was changed on disk."""
 
 
+class TakenError(TargetError):
+    """Something of this name exists already; only some callers can offer to replace it."""
+
+
 class VerificationError(ToolkitError):
     """What was written does not read back as it should; the result was removed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -29,6 +30,14 @@ class ReadObserver(Protocol):
     def __call__(self, offset: int, data: memoryview) -> None: ...
 
 
+def _not_opened(path: Path, error: OSError | ValueError) -> FormatError:
+    """What to say where the system refuses a name for a rarer reason; the name itself may hold anything."""
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return FormatError(f"{path} is a symbolic link in a circle, which leads to no file; name the file itself.")
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return FormatError(f"{str(path)!r} cannot be opened ({reason}); check the name, or give another file.")
+
+
 class SourceFile:
     """A regular file opened once for positional reads, which remembers what it was when it was opened."""
 
@@ -47,7 +56,7 @@ class SourceFile:
         except PermissionError:
             raise FormatError(f"{path} may not be read; check its permissions.") from None
         except (OSError, ValueError) as error:
-            raise FormatError(f"{str(path)!r} cannot be opened: {error}.") from None
+            raise _not_opened(path, error) from None
         self._identity = self._stat()
         self.size = self._identity[0]
         self.observer: ReadObserver | None = None
@@ -95,7 +104,9 @@ class SourceFile:
                 os.lseek(handle, offset, os.SEEK_SET)
                 data = os.read(handle, len(view))
         except OSError as error:
-            raise FormatError(f"{self.path} could not be read at byte {offset:,}: {error}.") from error
+            raise FormatError(
+                f"{self.path} could not be read at byte {offset:,} ({error.strerror}); check the disk, or get it again."
+            ) from error
         view[: len(data)] = data
         return len(data)
 

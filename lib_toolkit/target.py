@@ -8,6 +8,7 @@ removed by the next write into that folder.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from lib_toolkit.errors import TargetError, UsageError
+from lib_toolkit.errors import TakenError, TargetError, UsageError
 from lib_toolkit.flushing import Flusher
 
 try:
@@ -32,6 +33,9 @@ _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 _LONGEST_NAME = 255
 _PATIENCE = 5.0
+_WAYS_OUT = dict.fromkeys(
+    (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)), "make room, or choose a folder on another disk"
+) | {errno.EFBIG: "its disk or this account takes no file so large, so choose a folder on another disk"}
 _ROOM = 16 << 20
 """Bytes that a disk keeps free beside the new file."""
 
@@ -93,14 +97,14 @@ def check_target(
     """Make sure that ``size`` bytes can be written to ``path``; returns the path with links resolved.
 
     ``in_use`` tells of files that may never be replaced (the checkpoint that a WebUI has loaded). Raises
-    UsageError for a name that cannot be, TargetError for everything else; nothing is changed on disk.
+    UsageError for a name that cannot be, TakenError for one that exists, TargetError for everything else; nothing is
+    changed on disk.
     """
+    refuse_folder(path)
     safe_output_name(path.name)
     folder = path.parent
     if not folder.is_dir():
         raise TargetError(f"The folder {folder} does not exist; make it first, or choose another one.")
-    if path.is_dir():
-        raise TargetError(f"{path} is a folder; give the name of a file in it.")
     for source in sources:
         if _same_file(path, source):
             raise TargetError(f"{path} is the source itself, which is never overwritten; choose another name.")
@@ -108,10 +112,17 @@ def check_target(
         raise TargetError(f"{path.name} is the model that the WebUI has loaded; choose another name.")
     if os.path.lexists(path):
         if not force:
-            raise TargetError(f"{path} exists already; choose another name, or allow replacing it (force).")
-        path = path.resolve()
+            raise TakenError(f"{path} exists already; choose another name.")
+        path = Path(os.path.realpath(path))  # unlike Path.resolve it takes a loop of links on every Python
     _check_folder(path, size)
     return path
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise TargetError where a folder is named and not a file in it."""
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for names that are too long)
+        folder = path if path.name else path.resolve()
+        raise TargetError(f"{folder} is a folder; give the name of a file in it.")
 
 
 def _check_folder(path: Path, size: int) -> None:
@@ -142,11 +153,17 @@ def _closed(path: Path, error: OSError) -> TargetError:
     )
 
 
+def _failed(path: Path, error: OSError) -> TargetError:
+    """What to say where bytes could not be written or brought to the disk."""
+    way_out = _WAYS_OUT.get(error.errno or 0, "check the disk, or choose another one")
+    return TargetError(f"{path} could not be written ({error.strerror}), and nothing was kept; {way_out}.")
+
+
 def _same_file(path: Path, source: Path) -> bool:
     try:
         return path.samefile(source)
     except OSError:
-        return path.resolve() == source.resolve()
+        return os.path.realpath(path) == os.path.realpath(source)
 
 
 def _temporary_name() -> str:
@@ -202,7 +219,7 @@ class TemporaryFile:
             else:
                 self._write_by_handle(offset, data)
         except OSError as error:
-            raise TargetError(f"{self.final.name} could not be written: {error.strerror}; nothing was kept.") from error
+            raise _failed(self.final, error) from error
 
     def _write_by_handle(self, offset: int, data: memoryview) -> None:
         with self.path.open("r+b", buffering=0) as handle:
@@ -216,7 +233,7 @@ class TemporaryFile:
             self._flusher.stop()
             os.fsync(self._fd)
         except OSError as error:
-            raise TargetError(f"{self.final.name} could not be written: {error.strerror}; nothing was kept.") from error
+            raise _failed(self.final, error) from error
 
     def commit(self, force: bool = False) -> None:
         """Give the file its final name, replacing another one only with ``force``; sync the folder.

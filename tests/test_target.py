@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lib_toolkit import target
-from lib_toolkit.errors import TargetError, UsageError
+from lib_toolkit.errors import TakenError, TargetError, UsageError
 from lib_toolkit.target import TemporaryFile, check_target, free_name, remove_stale, safe_output_name
 
 BAD_NAMES = [
@@ -76,6 +77,34 @@ def test_a_folder_without_rights(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(TargetError, match="takes no files"):
         check_target(tmp_path / "a.safetensors", 10)
+
+
+@pytest.mark.skipif(not hasattr(os, "pwrite"), reason="writes go through handles here")
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+@pytest.mark.parametrize(("number", "way_out"), [(errno.ENOSPC, "make room"), (errno.EFBIG, "another disk")])
+def test_a_write_that_fails_names_the_whole_path_and_a_way_out(tmp_path, monkeypatch, call, number, way_out):
+    path = tmp_path / "a.bin"
+
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(TargetError) as error, TemporaryFile(path) as file:
+        monkeypatch.setattr(os, call, fail)
+        file.write_at(0, memoryview(b"abc"))
+        file.sync()
+    assert str(error.value).startswith(f"{path} could not be written ({os.strerror(number)}), and nothing was kept; ")
+    assert way_out in str(error.value)
+
+
+def test_a_loop_of_links_can_be_replaced(tmp_path):
+    loop = tmp_path / "loop.safetensors"
+    loop.symlink_to(loop)
+    with pytest.raises(TakenError):
+        check_target(loop, 3)
+    with TemporaryFile(check_target(loop, 3, force=True)) as file:
+        file.write_at(0, memoryview(b"new"))
+        file.commit(force=True)
+    assert loop.read_bytes() == b"new"
 
 
 def test_a_symlink_is_written_through(tmp_path):

@@ -188,7 +188,8 @@ def vae_findings(
     """A VAE that is no known one, in a model that was merged; only where the usual VAEs' figures are known."""
     if merged is None or metric.vae is None or not any(m.component.cls in _USUAL for m in found.components):
         return []
-    match = next((m for m in found.components if m.component.kind == "vae" and m.component.cls in metrics.KNOWN), None)
+    vaes = (match for match in found.components if match.component.kind == "vae")
+    match = next((match for match in vaes if metrics.known_figures(match.component.cls)), None)
     if match is None or metrics.known_name(match.component.cls, metric.vae) is not None or _named(match, fingerprints):
         return []
     text = (
@@ -199,7 +200,7 @@ def vae_findings(
     return [Finding("vae-merged", Severity.WARNING, text, remedy)]
 
 
-_USUAL = ("UNET-v1", "UNET-v1-Pix2Pix", "UNET-v2", "UNET-v2-Depth")
+_USUAL = ("UNET-v1", "UNET-v1-Pix2Pix", "UNET-v2", "UNET-v2-Depth", "UNET-v1-Demo")
 """UNets whose usual VAEs are all among the known figures."""
 
 

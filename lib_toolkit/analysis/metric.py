@@ -75,6 +75,9 @@ KNOWN: Mapping[str, Mapping[int, str]] = {
 }
 """Figures of components that everybody uses, by class."""
 
+_DEMO: Mapping[str, Mapping[int, str]] = {"VAE-v1-Demo": {9991: "demo"}}
+"""The same for the models that ``demo`` makes: nobody else knows these, so that names of files leave them out."""
+
 
 def metric(model: Model, found: Identification, progress: Progress = SILENT, workers: int | None = None) -> Metric:
     """The metric of a model, in one pass over the tensors that it is made of.
@@ -134,9 +137,14 @@ def from_histograms(chosen: Mapping[str, Match], histograms: Mapping[str, Histog
     return Metric(figures["unet"], figures["vae"], figures["clip"], tuple(known))
 
 
+def known_figures(cls: str) -> Mapping[int, str]:
+    """The figures of this class that have a name, the demo's among them."""
+    return KNOWN.get(cls) or _DEMO.get(cls, {})
+
+
 def known_name(cls: str, number: int) -> str | None:
     """What the component of this class with this figure is called, give or take one; None for no known one."""
-    named = KNOWN.get(cls, {})
+    named = known_figures(cls)
     near = min(named, key=lambda figure: abs(figure - number), default=None)
     return named[near] if near is not None and abs(near - number) <= _TOLERANCE else None
 

@@ -8,10 +8,10 @@ import os
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_toolkit.cli.output import PRECISIONS
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_verbs(verbs: Verbs) -> None:
         description="Prune every model in DIR/Autoprune and move the result to its folder, with previews and info "
         "files; sources go to Autoprune/Done, what cannot be used to Autoprune/Failed. Settings are those of DIR.",
     )
-    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="the models folder")
+    parser.add_argument("--models-dir", type=named_path, metavar="DIR", help="the models folder")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="one run, after two looks two seconds apart (default)")
     how.add_argument("--watch", type=float, metavar="SECONDS", help="look again and again, until stopped")

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def add_verbs(verbs: Verbs) -> None:
         description="Write all elements of a model as one NumPy array, with a description beside it (OUT.npy.json) of "
         "which unflatten makes the same model again. Works for LoRA files too.",
     )
-    flatten.add_argument("file", type=Path, metavar="FILE")
-    flatten.add_argument("-o", "--output", type=Path, metavar="OUT.npy", required=True)
+    flatten.add_argument("file", type=named_path, metavar="FILE")
+    flatten.add_argument("-o", "--output", type=named_path, metavar="OUT.npy", required=True)
     flatten.add_argument("--force", action="store_true", help="replace OUT.npy and OUT.npy.json if they exist")
     flatten.set_defaults(run=_flatten)
     unflatten = verbs.add_parser(
@@ -41,8 +42,8 @@ def add_verbs(verbs: Verbs) -> None:
         help="make a model of such an array again",
         description="Make a model of an array and its description (FILE.npy.json): the same keys, types and bits.",
     )
-    unflatten.add_argument("file", type=Path, metavar="FILE.npy")
-    unflatten.add_argument("-o", "--output", type=Path, metavar="OUT", required=True)
+    unflatten.add_argument("file", type=named_path, metavar="FILE.npy")
+    unflatten.add_argument("-o", "--output", type=named_path, metavar="OUT", required=True)
     unflatten.add_argument("--force", action="store_true", help="replace OUT if it exists")
     unflatten.set_defaults(run=_unflatten)
 
@@ -54,8 +55,10 @@ def _add_compare(verbs: Verbs) -> None:
         description="Compare two models by meaning, whatever their names and layouts: what is the same, what was "
         "trained, what is missing; in words, figures, a page and pictures. Both files are read once.",
     )
-    compare.add_argument("files", nargs="*", type=Path, metavar="A B", help="two model files")
-    compare.add_argument("--from-json", type=Path, metavar="F", help="instead: gather a published tool's report again")
+    compare.add_argument("files", nargs="*", type=named_path, metavar="A B", help="two model files")
+    compare.add_argument(
+        "--from-json", type=named_path, metavar="F", help="instead: gather a published tool's report again"
+    )
     compare.add_argument(
         "--metrics", metavar="LIST", help="of l0, l1, l2, cossim, cosine; default: all (l2 for --compat-…)"
     )
@@ -71,7 +74,9 @@ def _add_compare(verbs: Verbs) -> None:
         action="store_true",
         help="cast the finer of two types (F64, F32, F16, BF16) to the coarser first; nothing is cast to FP8",
     )
-    compare.add_argument("--third", type=Path, metavar="M", help="say too which parts of M are mixed of A's and B's")
+    compare.add_argument(
+        "--third", type=named_path, metavar="M", help="say too which parts of M are mixed of A's and B's"
+    )
     compare.add_argument("--workers", type=int, metavar="N", help="threads; the result is the same with any number")
     compare.add_argument("--force", action="store_true", help="replace files that exist")
     compare.set_defaults(run=_compare)
@@ -84,9 +89,9 @@ def _add_map(verbs: Verbs) -> None:
         description="Compare all pairs of a model map ([[group, [[[name, path], [name, path]], …]], …]); every file is "
         "opened once. What is done already is not done again.",
     )
-    listed.add_argument("map", type=Path, metavar="MAP.json")
+    listed.add_argument("map", type=named_path, metavar="MAP.json")
     listed.add_argument(
-        "--out", type=Path, metavar="DIR", required=True, help="a folder for the results; made if need be"
+        "--out", type=named_path, metavar="DIR", required=True, help="a folder for the results; made if need be"
     )
     listed.add_argument("--metrics", metavar="LIST", help="of l0, l1, l2, cossim, cosine; default: all")
     listed.add_argument(

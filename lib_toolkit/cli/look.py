@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lib_toolkit.cli.verbs import named_path
 
 if TYPE_CHECKING:
     from lib_toolkit.cli.verbs import Verbs
@@ -19,7 +20,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="say what a file is",
         description="Say what a model file is, from its header alone: architecture, components, what is junk, and why.",
     )
-    inspect.add_argument("file", type=Path, metavar="FILE")
+    inspect.add_argument("file", type=named_path, metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="print the result as JSON")
     inspect.add_argument("--keys", action="store_true", help="list every tensor")
     inspect.set_defaults(run=_inspect)

@@ -15,7 +15,7 @@ from typing import NoReturn
 from lib_toolkit import __version__
 from lib_toolkit.cli import autoprune, compare, look, make, matrix, measure, parts, report, serve
 from lib_toolkit.cli.verbs import Parser
-from lib_toolkit.errors import CancelledError, ToolkitError
+from lib_toolkit.errors import CancelledError, TakenError, ToolkitError
 from lib_toolkit.reports.plain import printable
 
 OK, BAD, CANCELLED = 0, 2, 130
@@ -42,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("Cancelled.")
         return CANCELLED
+    except TakenError as error:
+        # Only here is there an option to offer, and not every verb has it.
+        _say(f"{str(error).removesuffix('.')}, or replace it with --force." if "force" in options else str(error))
+        return BAD
     except ToolkitError as error:
         _say(str(error))
         return BAD

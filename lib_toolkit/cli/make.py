@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_toolkit.cli.output import add_output_options, add_precision, carry_out, target_of
+from lib_toolkit.cli.verbs import named_path
 
 if TYPE_CHECKING:
     from lib_toolkit.cli.verbs import Verbs
@@ -31,7 +31,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="IN")
+    parser.add_argument("file", type=named_path, metavar="IN")
     parser.add_argument("-o", "--output", metavar="OUT", help="default: a new name beside IN")
     add_precision(
         parser, "auto", "auto (default): FP32 and FP64 become FP16, 16-bit types stay; keep: no tensor is cast"

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import TargetError, ToolkitError, UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ def add_verbs(verbs: Verbs) -> None:
         "DIR gets matrix.json, matrix.html, and for each component CSV and pictures. An interrupted run goes on "
         "where it stopped.",
     )
-    matrix.add_argument("files", nargs="+", type=Path, metavar="FILE", help="model files, or folders of them")
-    matrix.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder of the results; made if need be")
+    matrix.add_argument("files", nargs="+", type=named_path, metavar="FILE", help="model files, or folders of them")
+    matrix.add_argument(
+        "--out", type=named_path, metavar="DIR", required=True, help="folder of the results; made if need be"
+    )
     matrix.add_argument("--metrics", metavar="LIST", help="of l0, l1, l2, cosine; default: all")
     matrix.add_argument("--workers", type=int, metavar="N", help="threads; the result is the same with any number")
     matrix.add_argument(

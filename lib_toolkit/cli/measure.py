@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="the figures (UNET/VAE/CLIP) of a model",
         description="Print the metric UNET/VAE/CLIP by which people compare models, and the known parts that it shows.",
     )
-    metric.add_argument("file", type=Path, metavar="FILE")
+    metric.add_argument("file", type=named_path, metavar="FILE")
     metric.add_argument("--json", action="store_true", help="print the result as JSON")
     metric.set_defaults(run=_metric)
     name = verbs.add_parser(
@@ -32,7 +32,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="give a component a name that reports will show",
         description="Give the fingerprint of a component a name; every report then says it, whatever file it is in.",
     )
-    name.add_argument("file", type=Path, metavar="FILE")
+    name.add_argument("file", type=named_path, metavar="FILE")
     name.add_argument("cls", metavar="CLASS", help="class, id or name of the component, such as VAE-v1")
     name.add_argument("name", metavar="NAME", help="such as 'NAI VAE'")
     name.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -41,17 +41,20 @@ def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str] =
 def target_of(options: argparse.Namespace, folder: Path, stem: str) -> tuple[Path, str]:
     """Where to write and in which format; without a name of the user's, ``stem`` in ``folder`` or a free one like it.
 
-    Raises UsageError when name and format contradict each other.
+    Raises UsageError when name and format contradict each other, TargetError for a folder.
     """
     from lib_toolkit.plan import SUFFIXES, file_format_of
-    from lib_toolkit.target import free_name
+    from lib_toolkit.target import free_name, refuse_folder
 
     # A .pt is a checkpoint by another ending, usual for components.
     file_format = "ckpt" if options.format == "pt" else options.format
     if options.output is not None:
+        if not options.output:
+            raise UsageError("-o is followed by no name; give that of the new file, or leave out -o.")
         if options.output.endswith(("/", "\\")):
             raise UsageError(f"{options.output} is a folder; give the name of a file in it.")
         path = Path(options.output)
+        refuse_folder(path)
         return path, file_format_of(path, file_format)
     file_format = file_format or "safetensors"
     ending = ".pt" if options.format == "pt" else SUFFIXES[file_format]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_toolkit.cli.output import add_output_options, add_precision, carry_out, target_of
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _add_export(verbs: Verbs) -> None:
         help="write one component of a model to a file of its own",
         description="Write one complete component of any model, also of a broken one, to a file of its own.",
     )
-    export.add_argument("file", type=Path, metavar="MODEL")
+    export.add_argument("file", type=named_path, metavar="MODEL")
     export.add_argument("cls", metavar="CLASS", help=_CLASS_HELP)
     export.add_argument("--component", metavar="NAME", help="which of several, such as UNET-v1-EMA; default: auto")
     export.add_argument("-o", "--output", metavar="OUT", help="default: beside MODEL, such as NAME.vae.safetensors")
@@ -50,9 +51,9 @@ def _add_import(verbs: Verbs) -> None:
         help="replace one component of a model",
         description="Write a copy of MODEL with one component taken from another file; no other byte changes.",
     )
-    bring.add_argument("file", type=Path, metavar="MODEL")
+    bring.add_argument("file", type=named_path, metavar="MODEL")
     bring.add_argument("cls", metavar="CLASS", help=_CLASS_HELP)
-    bring.add_argument("source", type=Path, metavar="SOURCE", help="a component's file, or a whole model")
+    bring.add_argument("source", type=named_path, metavar="SOURCE", help="a component's file, or a whole model")
     bring.add_argument("--component", metavar="NAME", help="which of SOURCE's, such as UNET-v1-EMA; default: auto")
     bring.add_argument("-o", "--output", metavar="OUT", required=True)
     add_precision(

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add_verbs(verbs: Verbs) -> None:
         description="Tell what a model is made of in words and figures: metric, fingerprints, hashes, findings with "
         "their remedies. Without an option for a file the report is printed.",
     )
-    report.add_argument("file", type=Path, metavar="FILE")
+    report.add_argument("file", type=named_path, metavar="FILE")
     report.add_argument("--json", metavar="F", help="write the report as JSON to F; - prints it")
     report.add_argument("--html", metavar="F", help="write the report as one page to F")
     report.add_argument("--markdown", metavar="F", help="write the report as Markdown to F; - prints it")

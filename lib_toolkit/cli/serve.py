@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_toolkit.cli.verbs import named_path
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def add_verbs(verbs: Verbs) -> None:
     """Declare ``ui`` and ``demo``."""
     ui = verbs.add_parser("ui", help="open the tab in a browser", description="Serve the Toolkit tab without a WebUI.")
-    ui.add_argument("--models-dir", type=Path, default=Path("models"), metavar="DIR", help="default: ./models")
+    ui.add_argument("--models-dir", type=named_path, default=Path("models"), metavar="DIR", help="default: ./models")
     ui.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: this computer only")
     ui.add_argument("--port", type=int, default=7861, metavar="N")
     ui.set_defaults(run=_ui)
@@ -24,7 +25,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="make a folder of small models to play with",
         description="Make a model folder with small models of known faults, and one of full size that takes no room.",
     )
-    demo.add_argument("folder", type=Path, metavar="DIR")
+    demo.add_argument("folder", type=named_path, metavar="DIR")
     demo.set_defaults(run=_demo)
 
 
@@ -46,11 +47,20 @@ def _ui(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from lib_toolkit.cli.terminal import progress_line
     from lib_toolkit.demo import make_demo
+    from lib_toolkit.reports.numbers import counted
 
     with progress_line() as progress:
-        paths = make_demo(options.folder, progress)
-    print(f"Made {len(paths)} models in {options.folder}:")
-    for path in paths:
+        demo = make_demo(options.folder, progress)
+    if demo.made:
+        print(f"Made {counted(len(demo.made), 'model')} in {options.folder}, with this to see:")
+    for path, shows in demo.made.items():
+        print(f"  {path.relative_to(options.folder)}\n      {shows}")
+    if demo.kept:
+        were = "was" if len(demo.kept) == 1 else "were"
+        print(
+            f"In {options.folder} {counted(len(demo.kept), 'name')} {were} taken already; what is there stays as it is:"
+        )
+    for path in demo.kept:
         print(f"  {path.relative_to(options.folder)}")
     print(
         f"Look at one with: model-toolkit inspect, or all of them with: model-toolkit ui --models-dir {options.folder}"

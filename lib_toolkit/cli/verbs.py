@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from lib_toolkit.errors import UsageError
@@ -13,6 +14,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}; see {self.prog} --help.")
+
+
+def named_path(text: str) -> Path:
+    """The type of arguments that are paths: an empty one, as of an unset variable, must not mean this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; give that of a file or folder")
+    return Path(text)
 
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"

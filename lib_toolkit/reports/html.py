@@ -50,16 +50,20 @@ def bullets(items: Sequence[str], class_: str | None = None) -> Html:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int] = frozenset()) -> Html:
-    """A table with a head row; the columns in ``numbers`` are aligned as figures. It scrolls where it is too wide."""
+    """A table with a head row; the columns in ``numbers`` are aligned as figures. It scrolls where it is too wide.
 
-    def row(kind: str, cells: Sequence[str]) -> Html:
+    Each cell knows the head of its column, so that a style sheet can put cells below each other on a narrow page.
+    """
+
+    def row(kind: str, cells: Sequence[str], labels: Sequence[str | None]) -> Html:
         classes = ["model-toolkit-number" if column in numbers else None for column in range(len(cells))]
-        return tag("tr", *(tag(kind, cell, class_=name) for cell, name in zip(cells, classes, strict=True)))
+        told = zip(cells, classes, labels, strict=True)
+        return tag("tr", *(tag(kind, cell, class_=name, data_label=label) for cell, name, label in told))
 
-    body = join(row("td", cells) for cells in rows)
+    body = join(row("td", cells, head) for cells in rows)
     return tag(
         "div",
-        tag("table", tag("thead", row("th", head)), tag("tbody", body)),
+        tag("table", tag("thead", row("th", head, [None] * len(head))), tag("tbody", body)),
         class_="model-toolkit-scroll",
         tabindex="0",
         role="region",

@@ -256,7 +256,7 @@ def test_demo_models_have_the_findings_that_they_were_made_for(tmp_path):
         "sd-demo.safetensors": set(),
         "sd-demo-bloated.ckpt": {"saving-ema", "saving-precision"},
         "sd-demo-broken-ids.safetensors": {"position-ids", "saving-precision"},
-        "sd-demo-wrong-vae.safetensors": set(),
+        "sd-demo-wrong-vae.safetensors": {"vae-merged"},
         "sd-demo-no-clip.safetensors": {"no-text-encoder"},
         "sd-demo-nai.ckpt": {"nai-names", "saving-precision"},
         "sdxl-demo-vpred.safetensors": {"v-pred"},

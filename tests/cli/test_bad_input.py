@@ -186,6 +186,57 @@ def test_targets_that_cannot_be(good, tmp_path, capsys, output, word):
     assert [p.name for p in tmp_path.iterdir()] == ["good.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("", "-o is followed by no name; give that of the new file, or leave out -o."),
+        (".", "{folder} is a folder; give the name of a file in it."),
+        ("sub", "sub is a folder; give the name of a file in it."),
+        ("good.safetensors", "good.safetensors is the source itself, which is never overwritten; choose another name."),
+        ("other.ckpt", "other.ckpt exists already; choose another name, or replace it with --force."),
+    ],
+)
+def test_names_of_the_result_that_are_none(good, tmp_path, capsys, monkeypatch, output, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "other.ckpt").write_bytes(b"x")
+    assert main(["prune", "good.safetensors", "-o", output]) == 2
+    assert capsys.readouterr().err == sentence.format(folder=tmp_path) + "\n"
+    if output not in {"", "good.safetensors", "other.ckpt"}:
+        for verb, source in (("flatten", good), ("unflatten", tmp_path / "other.ckpt")):
+            assert main([verb, str(source), "-o", output]) == 2
+            assert capsys.readouterr().err == sentence.format(folder=tmp_path) + "\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["inspect", ""], ["prune", ""], ["flatten", "x", "-o", ""], ["demo", ""], ["ui", "--models-dir", ""]],
+)
+def test_an_empty_name_is_not_this_folder(tmp_path, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "the name is empty; give that of a file or folder" in error
+    assert f"model-toolkit {arguments[0]} --help" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loop_of_links(tmp_path, capsys):
+    loop = tmp_path / "loop.safetensors"
+    loop.symlink_to(loop)
+    assert main(["inspect", str(loop)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"{loop} is a symbolic link in a circle, which leads to no file; name the file itself.\n"
+
+
+def test_a_name_that_the_system_refuses_is_told_once(tmp_path, capsys):
+    assert main(["inspect", str(tmp_path / ("x" * 300))]) == 2
+    error = capsys.readouterr().err
+    assert error.count("x" * 300) == 1
+    assert "Errno" not in error
+    assert error.endswith("; check the name, or give another file.\n")
+
+
 def test_no_space(good, tmp_path, capsys, monkeypatch):
     import shutil
 

@@ -122,6 +122,25 @@ def test_demo_is_made_once_and_left_alone(demo_folder, capsys):
     assert {path: path.stat().st_mtime_ns for path in demo_folder.rglob("*") if path.is_file()} == before
 
 
+def test_demo_tells_what_it_made_what_to_see_in_it_and_what_it_left_alone(demo_folder, tmp_path, capsys):
+    _, again, _ = run(capsys, "demo", demo_folder)
+    assert "Made" not in again
+    assert f"In {demo_folder} 11 names were taken already; what is there stays as it is:" in again
+    fresh = tmp_path / "fresh"
+    mine = fresh / "VAE" / "demo.vae.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"hello")
+    _, out, _ = run(capsys, "demo", fresh)
+    made, _, kept = out.partition("1 name was taken already; what is there stays as it is:\n")
+    assert made.startswith(f"Made 10 models in {fresh}, with this to see:\n")
+    assert "  VAE" not in made
+    assert kept.splitlines()[0] == f"  {Path('VAE/demo.vae.safetensors')}"
+    assert mine.read_bytes() == b"hello"
+    lines = made.splitlines()
+    wrong = lines.index(f"  {Path('Stable-diffusion/sd-demo-wrong-vae.safetensors')}")
+    assert "a VAE spoilt by merging" in lines[wrong + 1]
+
+
 def test_pruned_demo_checkpoint_equals_an_independent_cast(demo_folder, tmp_path, capsys):
     torch = pytest.importorskip("torch")
     source = demo_folder / "Stable-diffusion/sd-demo-bloated.ckpt"

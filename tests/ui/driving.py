@@ -93,6 +93,17 @@ class Tab:
         self.click("save")
         self.wait_for(words)
 
+    def cut(self, part):
+        """What of a part's tables cannot be seen without moving them sideways: texts of cells and buttons."""
+        return self.part(part).evaluate(
+            """(part) => [...part.querySelectorAll(".model-toolkit-scroll")].flatMap((scroll) => {
+                const right = scroll.getBoundingClientRect().right + 1;
+                return [...scroll.querySelectorAll("td, td *")]
+                    .filter((e) => e.getBoundingClientRect().right > right || e.scrollWidth > e.clientWidth + 1 &&
+                        getComputedStyle(e).display !== "inline").map((e) => e.textContent);
+            })"""
+        )
+
     def run(self, script):
         return self.page.evaluate(script)
 

@@ -11,6 +11,7 @@ from lib_toolkit import streaming
 from lib_toolkit.files import SourceFile
 from lib_toolkit.hosts import StandaloneHost
 from lib_toolkit.jobs import Jobs
+from lib_toolkit.ui import saving
 from lib_toolkit.ui.actions import Actions
 from lib_toolkit.ui.workspace import Controls, Session, Workspace
 from tests.ui import clicking
@@ -169,6 +170,22 @@ def test_a_name_that_exists_is_never_overwritten(actions, models):
     _, updates = settled(actions, actions.save(key, Controls("taken")))
     assert "exists already" in said(updates)
     assert (models / "VAE" / "taken.safetensors").read_bytes() == b"precious"
+
+
+def test_a_name_that_is_taken_after_the_button_was_pressed(actions, models, monkeypatch):
+    """The tab never replaces a file, so that its sentence may not offer to."""
+    target = models / "VAE" / "race.safetensors"
+
+    def taken(folder):
+        target.write_bytes(b"precious")
+        return False
+
+    monkeypatch.setattr(saving, "_make_folder", taken)
+    key, _ = loaded(actions)
+    _, updates = settled(actions, actions.save(key, Controls("race")))
+    assert "race.safetensors exists already; choose another name." in said(updates)
+    assert "force" not in said(updates)
+    assert target.read_bytes() == b"precious"
 
 
 def test_proposed_names_are_free_and_follow_the_wishes(actions, models):

@@ -61,3 +61,11 @@ def test_the_panel_fits_a_narrow_page(advanced, theme):
     for part in ("architecture", "import_source", "import", "export", "report", "tensors"):
         box = tab.part(part).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 400, part
+    tab.click("report")
+    tab.wait_for("SHA-256", "report_view")
+    tab.wait_for("The VAE (5007) is none of the known ones", "report_view")
+    assert tab.cut("report_view") == []
+    hashes = tab.part("report_view").locator("td", has=tab.page.locator("[data-model-toolkit-copy]"))
+    assert hashes.count() >= 6
+    label = "(e) => getComputedStyle(e, '::before').content"
+    assert hashes.first.evaluate(label) == '"Value"', "cells stand below each other, each with its head"

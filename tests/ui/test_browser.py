@@ -320,6 +320,8 @@ def test_readable_in_light_and_dark_narrow_and_wide(open_tab, theme, width):
     assert min(contrast for contrast, _ in seen) > 4.5
     assert all((back < 0.2) is (theme == "dark") for _, back in seen)
     assert tab.run("document.documentElement.scrollWidth") <= width
+    expect(tab.part("components").locator("td").filter(has_text="MB").first).to_be_visible()
+    assert tab.cut("components") == []
     pieces = tab.run(
         "[...document.querySelectorAll('#model_toolkit .model-toolkit-piece')]"
         ".map((e) => getComputedStyle(e).backgroundColor + getComputedStyle(e).backgroundImage)"

@@ -19,7 +19,7 @@ from lib_toolkit.errors import UsageError
 from lib_toolkit.model import Model
 from lib_toolkit.plan import plan_of
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.target import TemporaryFile, check_target
+from lib_toolkit.target import TemporaryFile, check_target, refuse_folder
 from lib_toolkit.tensors import Tensor, nbytes, numel
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def flatten(model: Model, target: Path, force: bool = False, progress: Progress 
     Raises UsageError for another ending, TargetError when they cannot be written, FormatError when the model cannot
     be read, and CancelledError.
     """
+    refuse_folder(target)
     if target.suffix.lower() != ".npy":
         raise UsageError(f"{target.name} must end in .npy, so that other programs know what it is.")
     wide = array_type(model.tensors)

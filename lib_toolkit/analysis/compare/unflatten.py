@@ -25,7 +25,7 @@ from lib_toolkit.formats.safetensors_out import ALIGNMENT
 from lib_toolkit.plan import Scalar, file_format_of
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.streaming import source_bytes, stream
-from lib_toolkit.target import TemporaryFile, check_target
+from lib_toolkit.target import TemporaryFile, check_target, refuse_folder
 from lib_toolkit.tensors import Filled, Tensor, nbytes
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def unflatten(array: Path, target: Path, force: bool = False, progress: Progress
     CancelledError.
     """
     description = array.with_name(array.name + SUFFIX)
+    refuse_folder(target)
     file_format = file_format_of(target)
     with closing(SourceFile(array)) as file:
         told = _described(file, description)
