@@ -135,8 +135,9 @@ def _items(folder: Path) -> Iterator[tuple[Path, bool]]:
 def without_places(text: str, shown: Mapping[Path, str]) -> str:
     """A text, or HTML, with what folders are called in place of their paths, links on the way resolved or not."""
     spelled = {str(path): name for folder, name in shown.items() for path in (folder, folder.resolve())}
-    for path in sorted(spelled, key=len, reverse=True):
-        for written in (path, html.escape(path)):
-            if len(path) > 1:  # the root of the file system says nothing
-                text = text.replace(written, spelled[path])
-    return text
+    spelled |= {html.escape(path): name for path, name in spelled.items()}
+    spelled = {path: name for path, name in spelled.items() if len(path) > 1}  # the root of all says nothing
+    longest_first = "|".join(map(re.escape, sorted(spelled, key=len, reverse=True)))
+    # Whole paths alone: a folder called /data is not meant by archive/data/1, nor by /data2.
+    found = re.compile(rf"(?<![\w./\\-])(?:{longest_first})(?![\w-])")
+    return found.sub(lambda match: spelled[match[0]], text)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from lib_toolkit import hosts
 from lib_toolkit.errors import UsageError
 from lib_toolkit.hosts import StandaloneHost
 from lib_toolkit.hosts.host import LOCAL_VISITOR
+from lib_toolkit.hosts.listing import without_places
 
 
 def put(root, *names, size=1500):
@@ -228,3 +230,16 @@ def test_texts_for_pages_do_not_say_where_folders_lie(tmp_path):
         assert host.private(f"Saved {written}.") == "Saved VAE/a.pt."
     assert host.private(f"not in {root}") == "not in it's & here"
     assert host.private("1/2 of /it") == "1/2 of /it"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="paths of Unix")
+def test_only_whole_paths_are_shortened():
+    shown = {Path("/data"): "data", Path("/data/models/VAE"): "VAE"}
+    for text, said in {
+        "/data/models/VAE/a.pt": "VAE/a.pt",
+        "/data/models/VAE2/a.pt": "data/models/VAE2/a.pt",
+        "<b>/data/x</b>": "<b>data/x</b>",
+        "the checksum of archive/data/490": "the checksum of archive/data/490",
+        "/data2/x, /database": "/data2/x, /database",
+    }.items():
+        assert without_places(text, shown) == said
