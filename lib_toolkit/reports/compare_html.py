@@ -140,7 +140,7 @@ def unet_parts(comparison: Comparison) -> tuple[Html, Html]:
     blocks = unet_blocks(match, comparison.models[A])
     relative = {name: share for name, group in groups.items() if (share := group.measures.relative) is not None}
     left = {block.name: _left_out(missing[block.name], unlike[block.name]) for block in blocks}
-    captions = {name: _caption(groups[name], left.get(name, "")) for name in relative}
+    captions = {name: _caption(groups[name], ", ".join(left.get(name, ()))) for name in relative}
     gaps = {
         block.name: "all zero in A" if block.name in groups else "not comparable" if unlike[block.name] else "not in B"
         for block in blocks
@@ -157,18 +157,20 @@ def _of_blocks(rows: Iterable[Row]) -> Counter[str]:
     return Counter(row.block for row in rows if row.component == "unet" and row.kind == WEIGHT and row.block)
 
 
-def _left_out(missing: int, unlike: int) -> str:
+def _left_out(missing: int, unlike: int) -> tuple[str, ...]:
     """What of a block was not compared."""
     parts = [f"{missing:,} not in B"] if missing else []
-    return ", ".join([*parts, f"{unlike:,} not comparable"] if unlike else parts)
+    return tuple([*parts, f"{unlike:,} not comparable"] if unlike else parts)
 
 
-def _block_row(block: UBlock, group: Group | None, gap: str | None, left: str) -> tuple[str, ...]:
+def _block_row(block: UBlock, group: Group | None, gap: str | None, left: tuple[str, ...]) -> tuple[str, ...]:
     """A block of the U as the table tells it."""
     start = (block.name, block.kind, human_count(block.parameters))
     if group is None:
         return *start, gap or "–", "–", "–"
-    tensors = f"{group.changed_tensors:,} of {len(group.members):,}{f' ({left})' if left else ''}"
+    # A line for each, since columns of numbers do not wrap.
+    told = (f"{group.changed_tensors:,} of {len(group.members):,}", *left)
+    tensors = join([tag("div", line) for line in told]) if left else told[0]
     return *start, gap or _percent(group.measures.relative), percent(group.measures.changed_share), tensors
 
 
