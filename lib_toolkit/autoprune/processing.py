@@ -276,8 +276,11 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
 
 def _only_here(metadata: Mapping[str, str], equal: Path) -> tuple[str, ...]:
     """What is to be told of metadata that an equal model lacks, or has otherwise."""
-    with open_model(equal) as other:
-        there = other.metadata
+    try:
+        with open_model(equal) as other:
+            there = other.metadata
+    except FormatError:
+        return ()  # it went away meanwhile, for which this file is not to blame
     keys = [key for key in metadata if key not in {PROVENANCE, "format"} and there.get(key) != metadata[key]]
     names = printable(", ".join(keys), 200)
     return (f"{equal.name} does not say the same in its metadata ({names}); this file does.",) if keys else ()

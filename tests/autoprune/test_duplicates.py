@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from lib_toolkit.autoprune import duplicates, run_once
+from lib_toolkit.autoprune import duplicates, processing, run_once
+from lib_toolkit.errors import FormatError
 from tests.autoprune import samples
 from tests.autoprune.samples import library, save
 
@@ -114,3 +115,20 @@ def test_other_metadata_of_a_duplicate_are_told_of(lib):
     assert step.outcome == "duplicate"
     assert any("modelspec.prediction_type" in finding for finding in step.findings)
     assert not any("author" in finding for finding in step.findings)
+
+
+def test_a_duplicate_whose_equal_cannot_be_opened_any_more_is_not_to_blame(lib, monkeypatch):
+    arrays = samples.lora(dtype="<f2")
+    save(lib.drop / "a.safetensors", arrays)
+    assert lib.run().counts == {"moved": 1}
+    save(lib.drop / "b.safetensors", arrays, {"author": "somebody"})
+    usual = processing.open_model
+
+    def opened(path):
+        if path.name == "a.safetensors":
+            raise FormatError("it went away")
+        return usual(path)
+
+    monkeypatch.setattr(processing, "open_model", opened)
+    assert lib.run().counts == {"duplicate": 1}
+    assert lib.files("Autoprune") == ["Autoprune/Done/b.safetensors"]
