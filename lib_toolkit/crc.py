@@ -21,9 +21,9 @@ def combine(parts: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-def crc32(data: memoryview) -> int:
-    """The CRC-32 of ``data`` as zip archives use it."""
-    return zlib.crc32(data)
+def crc32(data: memoryview, before: int = 0) -> int:
+    """The CRC-32 of ``data`` as zip archives use it; ``before``: that of the bytes in front of it."""
+    return zlib.crc32(data, before)
 
 
 def _apply(matrix: tuple[int, ...], vector: int) -> int:

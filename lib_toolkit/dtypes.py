@@ -35,9 +35,12 @@ class DType(Enum):
     U8 = (8, "|u1", "uint")
     BOOL = (8, "|b1", "bool")
 
+    # Members are single objects; Enum would hash their names, in Python, for each tensor of each table.
+    __hash__ = object.__hash__
+
     # The kind tells members of equal size apart: an Enum makes aliases of members with equal values.
     def __init__(self, bits: int, storage: str, kind: str) -> None:
-        self.bits = bits  # type: ignore[misc]
+        self.bits = bits
         self.storage = storage
         self.kind = kind
 
@@ -53,10 +56,10 @@ class DType(Enum):
 
     def nbytes(self, count: int) -> int:
         """Bytes of ``count`` elements. Raises ValueError where that is no whole number of bytes."""
-        bits = count * self.bits
-        if bits % 8:
+        size, rest = divmod(count * self.bits, 8)
+        if rest:
             raise ValueError(f"{count} elements of {self.name} are not a whole number of bytes")
-        return bits // 8
+        return size
 
 
 CASTABLE = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})

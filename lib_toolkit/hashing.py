@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lib_toolkit.casting import scratch
 from lib_toolkit.errors import CancelledError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import Progress
@@ -67,7 +68,7 @@ class RunningHashes:
 
 
 class SourceHasher:
-    """Hashes a file in a thread of its own while other work goes on."""
+    """Hashes a file in a thread of its own while other work goes on; a small file only when the hashes are wanted."""
 
     def __init__(self, file: SourceFile, is_safetensors: bool) -> None:
         self._file = file.reopen()
@@ -76,8 +77,10 @@ class SourceHasher:
         self._stop = False
         self._error: BaseException | None = None
         self._result: FileHashes | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if file.size > _CHUNK:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         try:
@@ -88,22 +91,25 @@ class SourceHasher:
             self._file.close()
 
     def _hash(self) -> FileHashes:
-        buffer = memoryview(bytearray(_CHUNK))
-        for begin in range(0, self._file.size, _CHUNK):
-            if self._stop:
-                raise CancelledError("Cancelled; nothing was left behind.")
-            view = buffer[: min(_CHUNK, self._file.size - begin)]
-            self._file.read_at(begin, view)
-            self._hashes.add_whole(begin, view)
-            self._hashes.add_data(begin, view)
-            self._done = begin + len(view)
+        with scratch(min(_CHUNK, self._file.size)) as buffer:
+            for begin in range(0, self._file.size, _CHUNK):
+                if self._stop:
+                    raise CancelledError("Cancelled; nothing was left behind.")
+                view = buffer.data[: min(_CHUNK, self._file.size - begin)]
+                self._file.read_at(begin, view)
+                self._hashes.add_whole(begin, view)
+                self._hashes.add_data(begin, view)
+                self._done = begin + len(view)
         return self._hashes.result()
 
     def result(self, progress: Progress) -> FileHashes:
         """Wait for the hashes. Raises what reading raised, or CancelledError."""
         progress.start("hashing the source", self._file.size)
+        if self._thread is None:
+            self._run()
+            progress.advance(self._done)
         counted = 0
-        while self._thread.is_alive():
+        while self._thread is not None and self._thread.is_alive():
             done = self._done
             progress.advance(done - counted)
             counted = done
@@ -116,4 +122,6 @@ class SourceHasher:
     def stop(self) -> None:
         """End early; does nothing when the work is done."""
         self._stop = True
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        self._file.close()

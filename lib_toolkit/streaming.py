@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from lib_toolkit.casting import NOTHING_LOST, Cast, Narrowing, scratch
 from lib_toolkit.crc import combine, crc32
@@ -16,7 +17,7 @@ from lib_toolkit.files import SourceFile
 from lib_toolkit.formats.layout import Slot
 from lib_toolkit.model import Checksum
 from lib_toolkit.progress import Progress
-from lib_toolkit.tensors import Stored, Tensor, nbytes, numel
+from lib_toolkit.tensors import Stored, Tensor, numel
 
 PIECE = 256 << 10
 """Elements of a tensor that are handled at a time: large enough for the disk, small enough for the cache."""
@@ -29,10 +30,19 @@ Sink = Callable[[int, memoryview], None]
 
 @dataclass
 class Outcome:
-    """What a pass found: the CRC-32 of each slot's bytes, and what casts lost, both by key."""
+    """What a pass found. ``tiles``: the CRC-32 of every range of the result that was written, in order, each named
+    after the first tensor in it; ``narrowing``: what casts lost, by key."""
 
-    crcs: dict[str, int] = field(default_factory=dict)
+    tiles: tuple[Checksum, ...] = ()
     narrowing: dict[str, Narrowing] = field(default_factory=dict)
+
+    @property
+    def crcs(self) -> dict[str, int]:
+        """The CRC-32 of each tensor's bytes by key, after a pass that went ``by_key``; empty tensors have none."""
+        return {
+            key: combine((tile.crc, tile.length) for tile in tiles)
+            for key, tiles in groupby(self.tiles, key=lambda tile: tile.name)
+        }
 
     @property
     def overflowed(self) -> dict[str, int]:
@@ -50,15 +60,17 @@ def stream(
     sink: Sink | None,
     progress: Progress,
     workers: int | None = None,
+    by_key: bool = False,
     with_crcs: bool = True,
 ) -> Outcome:
     """Read every slot's tensor once and hand its bytes to ``sink`` (None: only look at what casts lose).
 
     As soon as a cast overflows, nothing more is written, and only the remaining casts are looked at: the caller
-    has to change its plan anyway. Without ``with_crcs`` no checksums of the output are
-    taken. Raises what reading or writing raises, and CancelledError.
+    has to change its plan anyway. Small tensors that follow each other are handled as one, unless ``by_key`` asks for
+    the checksum of each. Without ``with_crcs`` no checksums of the output are taken. Raises what reading or writing
+    raises, and CancelledError.
     """
-    work = _Work(list(slots), sink, progress, with_crcs)
+    work = _Work(list(slots), sink, progress, by_key, with_crcs or by_key)
     threads = [threading.Thread(target=work.run, daemon=True) for _ in range((workers or default_workers()) - 1)]
     for thread in threads:
         thread.start()
@@ -75,64 +87,63 @@ def stream(
 
 @dataclass(frozen=True)
 class _Piece:
-    """Elements [start, stop) of ``tensor``, which come to lie at ``offset`` of the result.
+    """Elements [start, stop) of ``tensor``, whose first one comes to lie at ``offset`` of the result.
 
-    ``slots``: numbers of the slots that the tensor stands for, in order; more than one where small neighbours are
+    ``slots``: the numbers of those that the tensor stands for; more than one where small neighbours are
     handled as one, since a file of thousands of small tensors would else cost thousands of tiny steps.
     """
 
-    slots: tuple[int, ...]
+    slots: range
     tensor: Tensor
     offset: int
     start: int
     stop: int
 
 
-def _pieces(slots: list[Slot], sizes: list[int]) -> Iterator[_Piece]:
+def _pieces(slots: list[Slot], joining: bool) -> Iterator[_Piece]:
     index = 0
     while index < len(slots):
-        end = _end_of_run(slots, sizes, index)
-        first = slots[index]
-        if end > index + 1:
-            tensor = _joined([slot.tensor for slot in slots[index:end]])
-            yield _Piece(tuple(range(index, end)), tensor, first.offset, 0, numel(tensor))
+        end = _end_of_run(slots, index) if joining else index + 1
+        first, numbers = slots[index], range(index, end)
+        if len(numbers) > 1:
+            tensor = _joined(slots[index:end])
+            yield _Piece(numbers, tensor, first.offset, 0, numel(tensor))
         else:
             count = numel(first.tensor)
             step = count if first.tensor.whole else PIECE
             for start in range(0, count, max(1, step)):
-                yield _Piece((index,), first.tensor, first.offset, start, min(start + step, count))
+                yield _Piece(numbers, first.tensor, first.offset, start, min(start + step, count))
         index = end
 
 
-def _end_of_run(slots: list[Slot], sizes: list[int], begin: int) -> int:
+def _end_of_run(slots: list[Slot], begin: int) -> int:
     """The end of the run of slots from ``begin`` that follow each other in the source as in the result, of one type,
-    and are one piece together. ``sizes``: bytes of each slot."""
-    first = slots[begin].tensor
-    source = _stored(first)
-    if source is None:
+    and are one piece together."""
+    first = slots[begin]
+    dtype, is_cast = first.tensor.dtype, isinstance(first.tensor, Cast)
+    source = _stored(first.tensor)
+    if source is None or first.size > (most := dtype.nbytes(PIECE)):
         return begin + 1
-    dtype, is_cast = first.dtype, isinstance(first, Cast)
-    most = dtype.nbytes(PIECE)
-    total, place, inner, end = sizes[begin], slots[begin].offset, source.offset, begin + 1
-    while end < len(slots):
-        after = slots[end].tensor
-        place += sizes[end - 1]
-        inner += sizes[end - 1] * source.dtype.bits // dtype.bits
-        total += sizes[end]
-        following = _stored(after)
+    file, kind = source.source, source.dtype
+    place, inner = first.offset + first.size, source.offset + first.size * kind.bits // dtype.bits
+    for end in range(begin + 1, len(slots)):
+        slot = slots[end]
+        tensor = slot.tensor
+        following = _stored(tensor)
         if (
             following is None
-            or total > most
-            or following.source is not source.source
-            or following.dtype is not source.dtype
+            or slot.offset != place
             or following.offset != inner
-            or isinstance(after, Cast) is not is_cast
-            or after.dtype is not dtype
-            or slots[end].offset != place
+            or place + slot.size - first.offset > most
+            or following.source is not file
+            or following.dtype is not kind
+            or tensor.dtype is not dtype
+            or isinstance(tensor, Cast) is not is_cast
         ):
-            break
-        end += 1
-    return end
+            return end
+        place += slot.size
+        inner += slot.size * kind.bits // dtype.bits
+    return len(slots)
 
 
 def _stored(tensor: Tensor) -> Stored | None:
@@ -141,10 +152,11 @@ def _stored(tensor: Tensor) -> Stored | None:
     return inner if isinstance(inner, Stored) and not inner.big_endian and inner.dtype.bits >= 8 else None
 
 
-def _joined(tensors: list[Tensor]) -> Tensor:
-    first, count = tensors[0], sum(numel(tensor) for tensor in tensors)
+def _joined(slots: list[Slot]) -> Tensor:
+    first = slots[0].tensor
     stored = _stored(first)
     assert stored is not None
+    count = sum(slot.size for slot in slots) // first.dtype.itemsize
     joined = Stored(stored.source, stored.offset, stored.dtype, (count,))
     return Cast(joined, first.dtype) if isinstance(first, Cast) else joined
 
@@ -152,7 +164,7 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 class _Work:
     """The pieces still to do and the results so far, shared by the workers."""
 
-    def __init__(self, slots: list[Slot], sink: Sink | None, progress: Progress, with_crcs: bool) -> None:
+    def __init__(self, slots: list[Slot], sink: Sink | None, progress: Progress, by_key: bool, with_crcs: bool) -> None:
         self.slots = slots
         self.with_crcs = with_crcs
         self.sink = sink
@@ -160,12 +172,11 @@ class _Work:
         self.error: BaseException | None = None
         self.stopped = False
         self.only_looking = sink is None
-        self._sizes = [nbytes(slot.tensor) for slot in slots]
-        self._pieces = _pieces(slots, self._sizes)
+        self._pieces = _pieces(slots, joining=not by_key)
         self._lock = threading.Lock()
         self._one_large = threading.Lock()
-        self._crcs: list[dict[int, tuple[int, int]]] = [{} for _ in slots]
-        self._narrowing: list[Narrowing] = [NOTHING_LOST] * len(slots)
+        self._tiles: list[Checksum] = []
+        self._narrowing: dict[int, Narrowing] = {}
 
     def run(self) -> None:
         """Do pieces until none is left, another worker failed, or the user cancelled."""
@@ -204,43 +215,41 @@ class _Work:
             else:
                 tensor.read_into(start, stop, out)
             data = out.data
-            self._note(piece, data, lost)
+            offset = piece.offset + tensor.dtype.nbytes(start)
+            self._note(piece, offset, data, lost)
             if self.sink is not None and not self.only_looking:
-                offset = piece.offset + tensor.dtype.nbytes(start)
                 for position in range(0, len(data), WRITE):
                     self.sink(offset + position, data[position : position + WRITE])
 
     def _one_by_one(self, piece: _Piece) -> None:
         for index in piece.slots:
             slot = self.slots[index]
-            self._read_and_write(_Piece((index,), slot.tensor, slot.offset, 0, numel(slot.tensor)))
+            self._read_and_write(_Piece(range(index, index + 1), slot.tensor, slot.offset, 0, numel(slot.tensor)))
 
-    def _note(self, piece: _Piece, data: memoryview, lost: Narrowing) -> None:
-        """Keep the checksums of a piece's bytes, slot by slot, and what a cast of it lost."""
-        crcs, position = [], 0
-        for index in piece.slots if self.with_crcs else ():
-            count = self._sizes[index] if len(piece.slots) > 1 else len(data)
-            crcs.append((index, crc32(data[position : position + count]), count))
-            position += count
+    def _note(self, piece: _Piece, offset: int, data: memoryview, lost: Narrowing) -> None:
+        """Keep the checksum of a piece's bytes, and what a cast of it lost."""
+        first = piece.slots[0]
+        tile = Checksum(self.slots[first].key, offset, len(data), crc32(data)) if self.with_crcs and data else None
         with self._lock:
-            for index, crc, count in crcs:
-                self._crcs[index][piece.start] = (crc, count)
+            if tile is not None:
+                self._tiles.append(tile)
             if lost:
-                self._narrowing[piece.slots[0]] += lost
+                self._narrowing[first] = self._narrowing.get(first, NOTHING_LOST) + lost
                 self.only_looking = self.only_looking or lost.overflowed > 0
 
     def outcome(self) -> Outcome:
-        outcome = Outcome()
-        for slot, parts, lost in zip(self.slots, self._crcs, self._narrowing, strict=True):
-            outcome.crcs[slot.key] = combine(part for _, part in sorted(parts.items()))
-            if lost:
-                outcome.narrowing[slot.key] = lost
-        return outcome
+        narrowing = {self.slots[index].key: lost for index, lost in sorted(self._narrowing.items())}
+        return Outcome(tuple(sorted(self._tiles, key=lambda tile: tile.offset)), narrowing)
 
 
 def source_bytes(slots: Iterable[Slot]) -> int:
     """Bytes that a pass over the slots reads from its sources."""
-    return sum(nbytes(s.tensor.source if isinstance(s.tensor, Cast) else s.tensor) for s in slots)
+    return sum(
+        slot.size * slot.tensor.source.dtype.bits // slot.tensor.dtype.bits
+        if isinstance(slot.tensor, Cast)
+        else slot.size
+        for slot in slots
+    )
 
 
 class _Ledger:

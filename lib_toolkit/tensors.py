@@ -54,7 +54,7 @@ def numel(tensor: Tensor) -> int:
 
 def nbytes(tensor: Tensor) -> int:
     """Bytes that the values take when stored densely."""
-    return tensor.dtype.nbytes(numel(tensor))
+    return tensor.dtype.nbytes(math.prod(tensor.shape))
 
 
 def read_all(tensor: Tensor) -> Bytes:

@@ -7,19 +7,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib_toolkit.casting import Cast, Narrowing, scratch
-from lib_toolkit.crc import combine, crc32
+from lib_toolkit.casting import Cast, Narrowing
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import FormatError, TargetError, VerificationError
-from lib_toolkit.files import SourceFile
-from lib_toolkit.formats.layout import Frame, Layout, Slot
+from lib_toolkit.formats.layout import Layout, Slot
 from lib_toolkit.formats.opening import open_model
 from lib_toolkit.hashing import FileHashes, SourceHasher
 from lib_toolkit.plan import Changed, Plan
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.streaming import WRITE, Outcome, Sink, source_bytes, stream, verified_reads
+from lib_toolkit.streaming import Outcome, Sink, source_bytes, stream, verified_reads
 from lib_toolkit.target import TemporaryFile, check_target
-from lib_toolkit.tensors import Stored, nbytes
+from lib_toolkit.verifying import frame_tiles, read_back, read_back_hashed
 
 _GROWTH_FACTOR, _GROWTH_FLOOR = 4, 1 << 30
 """A result may be four times its source and 1 GiB: tied and expanded tensors of a hostile file must not fill a disk."""
@@ -42,12 +40,14 @@ class OutgrownError(TargetError):
 @dataclass(frozen=True)
 class WriteOptions:
     """How to write. ``strict`` refuses to keep a tensor at its type when a cast would overflow. ``hash_source`` reads
-    the whole source for its hashes. ``in_use`` tells of files that may never be replaced."""
+    the whole source for its hashes, ``hash_result`` takes those of the result while it is read back. ``in_use`` tells
+    of files that may never be replaced."""
 
     file_format: str = "safetensors"
     force: bool = False
     strict: bool = False
     hash_source: bool = False
+    hash_result: bool = False
     read_back: bool = True
     workers: int | None = None
     in_use: Callable[[Path], bool] | None = None
@@ -55,13 +55,15 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class Written:
-    """A finished file. ``plan`` is what was carried out: tensors that would overflow have kept their type in it."""
+    """A finished file. ``plan`` is what was carried out: tensors that would overflow have kept their type in it.
+    ``hashes`` are those of the source, ``result_hashes`` those of the file, where they were asked for."""
 
     path: Path
     size: int
     plan: Plan
     narrowing: Mapping[str, Narrowing] = field(default_factory=dict)
     hashes: FileHashes | None = None
+    result_hashes: FileHashes | None = None
 
 
 def check(plan: Plan, path: Path, options: WriteOptions) -> Path:
@@ -121,24 +123,29 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
                     _check(plan, layout, path, options)
                     continue
                 hashes = hasher.result(progress) if hasher else None
-                _finish(plan, layout, file, outcome, hashes, options, progress)
+                own = _finish(plan, layout, file, outcome, hashes, options, progress)
                 file.commit(options.force)
-            return Written(path, layout.size, plan, kept | outcome.narrowing, hashes)
+            return Written(path, layout.size, plan, kept | outcome.narrowing, hashes, own)
 
 
 def _fill(plan: Plan, layout: Layout, file: TemporaryFile, options: WriteOptions, progress: Progress) -> Outcome:
     progress.start("writing", source_bytes(layout.slots))
-    return _verified_stream(plan, layout.slots, file.write_at, options, progress)
+    return _verified_stream(plan, layout.slots, file.write_at, options, progress, layout.needs_crcs)
 
 
 def _verified_stream(
-    plan: Plan, slots: Sequence[Slot], sink: Sink | None, options: WriteOptions, progress: Progress
+    plan: Plan,
+    slots: Sequence[Slot],
+    sink: Sink | None,
+    options: WriteOptions,
+    progress: Progress,
+    by_key: bool = False,
 ) -> Outcome:
     """A pass in which every checksum that the sources state for their parts is compared with what was read."""
-    needs_crcs = sink is not None and (options.read_back or options.file_format == "ckpt")
+    with_crcs = sink is not None and (options.read_back or options.hash_result)
     with ExitStack() as stack:
         checks = [stack.enter_context(verified_reads(m.origin.file, m.checksums)) for m in plan.sources]
-        outcome = stream(slots, sink, progress, options.workers, needs_crcs)
+        outcome = stream(slots, sink, progress, options.workers, by_key, with_crcs)
         for verify in checks:
             verify()
     return outcome
@@ -152,19 +159,25 @@ def _finish(
     hashes: FileHashes | None,
     options: WriteOptions,
     progress: Progress,
-) -> None:
+) -> FileHashes | None:
+    """Write what stands around the tensors, sync, verify; returns the hashes of the result if they are wanted."""
     metadata = plan.final_metadata(options.file_format, hashes.as_dict() if hashes else None)
-    frame = layout.frame(metadata, outcome.crcs)
+    frame = layout.frame(metadata, outcome.crcs if layout.needs_crcs else {})
     for offset, data in frame:
         file.write_at(offset, memoryview(data))
     file.sync()
     for model in plan.sources:
         if model.origin.file is not None:
             model.origin.file.check_unchanged()
-    if options.read_back:
-        _read_back(layout, frame, outcome.crcs, file.path, options.workers, progress)
+    tiles, hashed = (*frame_tiles(frame), *outcome.tiles), None
+    if options.hash_result:
+        is_safetensors = options.file_format == "safetensors"
+        hashed = read_back_hashed(file.path, layout.size, tiles, is_safetensors, options.workers, progress)
+    elif options.read_back:
+        read_back(file.path, layout.size, tiles, options.workers, progress)
     _reopen(plan, file.path, options.file_format)
     progress.check()
+    return hashed
 
 
 def _settle(plan: Plan, outcome: Outcome, strict: bool) -> Plan:
@@ -204,32 +217,6 @@ def _check_growth(plan: Plan, layout: Layout) -> None:
             f"{plan.source.name} would grow from {size:,} to {layout.size:,} bytes, beyond all that "
             "an honest model needs; it repeats the same values as many tensors, and was refused."
         )
-
-
-def _read_back(
-    layout: Layout, frame: Frame, crcs: Mapping[str, int], path: Path, workers: int | None, progress: Progress
-) -> None:
-    """Compare what the file holds now with the checksums taken while it was written."""
-    progress.start("verifying", sum(nbytes(slot.tensor) for slot in layout.slots))
-    with SourceFile(path) as file:
-        again = [Slot(s.key, Stored(file, s.offset, s.tensor.dtype, s.tensor.shape), s.offset) for s in layout.slots]
-        found = stream(again, lambda offset, data: None, progress, workers).crcs
-        bad = [key for key in crcs if found[key] != crcs[key]]
-        if bad or file.size != layout.size or any(_crc_of(file, o, len(d)) != crc32(memoryview(d)) for o, d in frame):
-            raise VerificationError(
-                f"What was written does not read back as it should ({', '.join(bad[:3]) or 'header'}); "
-                "the result was removed, the source is untouched. Check the disk."
-            )
-
-
-def _crc_of(file: SourceFile, offset: int, length: int) -> int:
-    parts = []
-    with scratch(WRITE) as buffer:
-        for begin in range(0, length, WRITE):
-            data = buffer.data[: min(WRITE, length - begin)]
-            file.read_at(offset + begin, data)
-            parts.append((crc32(data), len(data)))
-    return combine(parts)
 
 
 def _reopen(plan: Plan, path: Path, file_format: str) -> None:

@@ -46,18 +46,18 @@ def slots_of(file, cast, gap_after=None):
     for number, size in enumerate(SIZES):
         tensor = Stored(file, source, DType.F32, (size,))
         tensor = Cast(tensor, DType.F16) if cast else tensor
-        slots.append(Slot(f"t{number}", tensor, target))
+        slots.append(Slot(f"t{number}", tensor, target, nbytes(tensor)))
         source, target = source + 4 * size + (4 if number == gap_after else 0), target + nbytes(tensor)
     return slots
 
 
-def run(slots, workers=1):
+def run(slots, workers=1, by_key=False):
     written = bytearray(slots[-1].offset + nbytes(slots[-1].tensor))
 
     def sink(offset, data):
         written[offset : offset + len(data)] = data
 
-    return stream(slots, sink, SILENT, workers), bytes(written)
+    return stream(slots, sink, SILENT, workers, by_key), bytes(written)
 
 
 def expected(slot, kind):
@@ -71,11 +71,21 @@ def expected(slot, kind):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_bytes_and_checksums_are_each_tensors_own(file, cast, kind, gap_after, workers):
     slots = slots_of(file, cast, gap_after)
-    outcome, written = run(slots, workers)
+    outcome, written = run(slots, workers, by_key=True)
+    joined = run(slots, workers)
+    assert joined[1] == written
     for slot in slots:
         data = expected(slot, kind)
         assert written[slot.offset : slot.offset + len(data)] == data
-        assert outcome.crcs[slot.key] == zlib.crc32(data)
+        assert outcome.crcs.get(slot.key, 0) == zlib.crc32(data)
+    for tiles in (outcome.tiles, joined[0].tiles):
+        position = slots[0].offset
+        for tile in tiles:
+            assert tile.offset == position
+            position += tile.length
+            assert tile.crc == zlib.crc32(written[tile.offset : position])
+        assert position == len(written)
+    assert len(joined[0].tiles) < len(outcome.tiles)
 
 
 def test_neighbours_are_read_in_one_go_up_to_a_piece(file):
@@ -99,7 +109,7 @@ def test_a_loss_is_told_of_the_tensor_that_has_it(tmp_path):
     path.write_bytes(values.tobytes())
     with SourceFile(path) as file:
         tensors = [Stored(file, 40 * number, DType.F32, (10,)) for number in range(3)]
-        slots = [Slot(f"t{n}", Cast(tensor, DType.F16), 20 * n) for n, tensor in enumerate(tensors)]
+        slots = [Slot(f"t{n}", Cast(tensor, DType.F16), 20 * n, 20) for n, tensor in enumerate(tensors)]
         outcome, written = run(slots)
         assert {key: (lost.vanished, lost.nan) for key, lost in outcome.narrowing.items()} == {
             "t1": (1, 0),

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from lib_toolkit.analysis.sweep import Lane, merged, sweep
 from lib_toolkit.analysis.values import BLOCK, Facts, Gatherer, Request
 from lib_toolkit.casting import scratch
 from lib_toolkit.model import Model
 from lib_toolkit.progress import Progress
 from lib_toolkit.streaming import default_workers
+from lib_toolkit.sweep import Lane, merged, sweep
 from lib_toolkit.tensors import Stored, Tensor, nbytes, numel
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lib_toolkit.analysis import metric as metrics
-from lib_toolkit.analysis.checksums import ChecksumLane
 from lib_toolkit.analysis.collect import collect
 from lib_toolkit.analysis.embedded import disagreements, embedded_hashes
 from lib_toolkit.analysis.fingerprint import component, fingerprints, parts_by_key
@@ -13,13 +12,14 @@ from lib_toolkit.analysis.health import keepable, value_findings
 from lib_toolkit.analysis.names import read_names
 from lib_toolkit.analysis.results import Finding, Fingerprint, Remedy, Report, Severity
 from lib_toolkit.analysis.structure import structure_findings
-from lib_toolkit.analysis.sweep import EveryByte, Lane
 from lib_toolkit.analysis.values import Request
+from lib_toolkit.checksums import ChecksumLane
 from lib_toolkit.errors import UsageError
 from lib_toolkit.hashing import RunningHashes
 from lib_toolkit.identify import Identification, Match
 from lib_toolkit.model import Model
 from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.sweep import EveryByte, Lane
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 _EXAMPLES = 5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -140,7 +140,7 @@ def read_lora(shapes: Shapes) -> LoraInfo | None:
     marked = [module for module in modules if _MARKING & module.roles.keys()]
     if not marked or 2 * len(keys) < len(shapes):
         return None
-    counts = {base: sum(_fits(module, base) for module in marked) for base, _, _ in _BASES}
+    counts = _fitting(marked)
     best = max(counts.values())
     bases = tuple(base for base, count in counts.items() if count == best) if best >= _SHARE * len(marked) else ()
     base, name = _named_base(bases, marked)
@@ -213,15 +213,18 @@ def _weights(family: Family) -> list[tuple[str, Shape]]:
     return [(key[: -len(".weight")], shape) for key, shape in family.table().items() if key.endswith(".weight")]
 
 
-def _fits(module: _Module, base: str) -> bool:
-    """Whether a base has the module, with inputs and outputs as the adapter has them."""
-    components = next(parts for name, _, parts in _BASES if name == base).get(module.part, ())
-    dimensions = _dimensions(module.roles)
-    for component in components:
-        shape = _known_modules(component).get(module.name)
-        if shape is not None and (dimensions is None or dimensions == _outer(shape)):
-            return True
-    return False
+def _fitting(modules: Sequence[_Module]) -> dict[str, int]:
+    """How many modules each base has, with inputs and outputs as the adapter has them."""
+    counts = {base: 0 for base, _, _ in _BASES}
+    for module in modules:
+        dimensions = _dimensions(module.roles)
+        for base, _, parts in _BASES:
+            for component in parts.get(module.part, ()):
+                shape = _known_modules(component).get(module.name)
+                if shape is not None and (dimensions is None or dimensions == _outer(shape)):
+                    counts[base] += 1
+                    break
+    return counts
 
 
 def _outer(shape: Shape) -> tuple[int, int]:

@@ -93,8 +93,9 @@ class Known:
         self._changed = False
         self._read()
 
-    def equal_to(self, model: Model, folder: Path, progress: Progress = SILENT) -> Path | None:
-        """A file in or below ``folder`` that holds what ``model`` (of a plan) would; None where there is none.
+    def equal_to(self, model: Model, about: About, folder: Path, progress: Progress = SILENT) -> Path | None:
+        """A file in or below ``folder`` that holds what ``model`` (of a plan), so described, would; None where there
+        is none.
 
         Raises FormatError when the model cannot be read, and CancelledError.
         """
@@ -103,9 +104,7 @@ class Known:
         for size, path, time in known.fitting(data, data + _AROUND):
             entry = self._entry(path, size, time)
             known.about.setdefault((entry.table, entry.sample), []).append((size, path, time))
-        if not known.about:
-            return None
-        for size, path, time in known.about.get(describe(model), ()):
+        for size, path, time in known.about.get(about, ()):
             own = own or _fingerprint(model, progress, self._threads)
             if self._fingerprint_of(path, self._entry(path, size, time), progress) == own:
                 return path
@@ -204,13 +203,14 @@ def _models_below(folder: Path, without: Path) -> Iterator[Path]:
 
 
 def _table(model: Model) -> str:
-    lines = sorted(f"{key!r} {tensor.dtype.name} {tensor.shape}" for key, tensor in model.tensors.items())
+    names = {dtype: dtype.name for dtype in DType}
+    lines = sorted(f"{key!r} {names[tensor.dtype]} {tensor.shape}" for key, tensor in model.tensors.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
 
 def _sample(model: Model) -> str:
     """A few values of a few tensors, rounded as fingerprints are."""
-    filled = sorted(key for key, tensor in model.tensors.items() if numel(tensor))
+    filled = sorted(key for key, tensor in model.tensors.items() if 0 not in tensor.shape)
     chosen = {index * (len(filled) - 1) // (_SAMPLED - 1) for index in range(_SAMPLED)} if filled else set[int]()
     whole = hashlib.sha256()
     for key in (filled[index] for index in sorted(chosen)):

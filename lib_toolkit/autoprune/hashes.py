@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib_toolkit.analysis.checksums import ChecksumLane
-from lib_toolkit.analysis.sweep import CHUNK, EveryByte, Lane, sweep
+from lib_toolkit.checksums import ChecksumLane
 from lib_toolkit.errors import FormatError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.hashing import FileHashes, RunningHashes
 from lib_toolkit.model import Checksum, Model
 from lib_toolkit.progress import Progress
 from lib_toolkit.streaming import default_workers
+from lib_toolkit.sweep import CHUNK, EveryByte, Lane, sweep
 
 
 def of_source(model: Model, progress: Progress, threads: int | None) -> FileHashes:

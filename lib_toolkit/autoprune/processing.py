@@ -56,13 +56,13 @@ _SMALL = 4 << 20
 
 @dataclass(frozen=True)
 class _Job:
-    """One file on its way. ``about``: what ``duplicates`` should know of a file that is moved as it is."""
+    """One file on its way. ``about``: what ``duplicates`` should know of its result."""
 
     found: Found
     verdict: Verdict
     step: Step
     group: Group
-    about: About | None = None
+    about: About
 
 
 @dataclass
@@ -103,15 +103,16 @@ class Worker:
     def _file(self, found: Found) -> Step:
         with open_model(found.path) as model:
             verdict = judge(model, self.policy)
-            job = _Job(found, verdict, _told(blank(found, ""), verdict), _group(found, verdict))
-            standing = self._standing(job)
-            equal = None if standing else self.known.equal_to(verdict.plan.as_model(), verdict.folder, self.progress)
+            planned = verdict.plan.as_model()
+            job = _Job(found, verdict, _told(blank(found, ""), verdict), _group(found, verdict), describe(planned))
+            standing, equal = self._standing(job), None
+            if standing is None:
+                equal = self.known.equal_to(planned, job.about, verdict.folder, self.progress)
             if standing is None and equal is None and not verdict.as_it_is:
                 job = self._write(job)
             else:
                 taken = hashes.of_source(model, self.progress, self.policy.threads)
-                about = describe(model) if verdict.as_it_is else None
-                job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())), about=about)
+                job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())))
         if equal is not None and equal.is_symlink() and equal.samefile(found.path):
             return replace(job.step, outcome=LEFT, reason=f"{equal} is a link to it, which would lead nowhere then.")
         if equal is not None:
@@ -139,7 +140,7 @@ class Worker:
         make_folder(job.group.folder)
         verdict, group = job.verdict, job.group
         threads = self.policy.threads or (1 if job.found.size < _SMALL else None)
-        how = WriteOptions(verdict.file_format, hash_source=True, workers=threads)
+        how = WriteOptions(verdict.file_format, hash_source=True, hash_result=True, workers=threads)
         while True:
             group = free_group(group, group.number)
             self._intend(job, WRITTEN, group)
@@ -152,19 +153,23 @@ class Worker:
                 # The name was taken while the file was written: another number, once more.
                 forget(group.folder)
         note(group)
-        self.known.add(verdict.folder, group.model, describe(written.plan.as_model()))
-        return replace(job, group=group, step=_with_result(job.step, written))
+        revised = written.plan is not verdict.plan
+        about = describe(written.plan.as_model()) if revised else job.about
+        self.known.add(verdict.folder, group.model, about)
+        return replace(job, group=group, step=_with_result(job.step, written), about=about)
 
     def _finish(self, job: _Job) -> Step:
         """The result is in place; sidecars and source follow."""
         group, troubles = follow(
             job.group, job.found.path, self.policy.sources == "keep", lambda group: self._intend(job, WRITTEN, group)
         )
-        is_safetensors = job.verdict.file_format == "safetensors"
-        taken = hashes.of_result(group.model, is_safetensors, self.progress, self.policy.threads)
+        step = job.step
+        if not step.target_hashes:  # it stood there already
+            is_safetensors = job.verdict.file_format == "safetensors"
+            taken = hashes.of_result(group.model, is_safetensors, self.progress, self.policy.threads)
+            step = replace(step, target_hashes=dict(taken.as_dict()))
         source, trouble = self._dispose(job.found)
-        step = replace(job.step, outcome=WRITTEN, target_hashes=dict(taken.as_dict()), source=source)
-        return _placed(step, group, (*troubles, *trouble))
+        return _placed(replace(step, outcome=WRITTEN, source=source), group, (*troubles, *trouble))
 
     def _dispose(self, found: Found) -> tuple[str, tuple[str, ...]]:
         """Where the source lies after its result was verified, and what went wrong."""
@@ -200,8 +205,7 @@ class Worker:
         group, troubles = follow(group, found.path, keeps, intend)
         if keeps:
             self.known.keep(found.name, found.mark)
-        if job.about is not None:
-            self.known.add(job.verdict.folder, group.model, job.about)
+        self.known.add(job.verdict.folder, group.model, job.about)
         source = found.name if keeps else ""
         step = replace(job.step, outcome=MOVED, target_hashes=job.step.hashes, source=source)
         return _placed(step, group, troubles)
@@ -254,7 +258,8 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
         with open_model(found.path) as model:
             verdict = judge(model, policy)
             step = _told(blank(found, PLANNED), verdict)
-            equal = known.equal_to(verdict.plan.as_model(), verdict.folder, progress)
+            planned = verdict.plan.as_model()
+            equal = known.equal_to(planned, describe(planned), verdict.folder, progress)
             if equal is not None:
                 return replace(step, target=str(equal), reason=f"{equal.name} holds the same already.")
             size = found.size
@@ -314,6 +319,7 @@ def _with_result(step: Step, written: Written) -> Step:
     return replace(
         step,
         hashes=dict(written.hashes.as_dict()) if written.hashes else {},
+        target_hashes=dict(written.result_hashes.as_dict()) if written.result_hashes else {},
         changed=changed_of(written.plan),
         findings=tuple(dict.fromkeys((*step.findings, *more))),
     )

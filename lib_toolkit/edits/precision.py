@@ -9,7 +9,7 @@ from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import UsageError
 from lib_toolkit.identify import Identification
 from lib_toolkit.plan import Changed, Plan
-from lib_toolkit.tensors import Tensor, numel
+from lib_toolkit.tensors import Tensor
 
 PRECISIONS: dict[str, dict[DType, DType]] = {
     "auto": {DType.F64: DType.F16, DType.F32: DType.F16},
@@ -40,16 +40,16 @@ def set_precision(plan: Plan, found: Identification, precision: str) -> Plan:
     if found.quantised:
         note = f"The model has quantised layers ({found.quantised}): no tensor was cast, since its scales belong to it."
         return replace(plan, warnings=(*plan.warnings, note))
-    fixed = _fixed_keys(found)
+    fixed, words = _fixed_keys(found), {kind: f"{kind.name} → {target.name}" for kind, target in table.items()}
     tensors: dict[str, Tensor] = {}
     changed: list[Changed] = []
     for key, tensor in plan.tensors.items():
         target = table.get(tensor.dtype)
-        if target is None or key in fixed or not numel(tensor):
+        if target is None or key in fixed or 0 in tensor.shape:
             tensors[key] = tensor
             continue
         tensors[key] = cast(tensor, target)
-        changed.append(Changed(key, f"{tensor.dtype.name} → {target.name}"))
+        changed.append(Changed(key, words[tensor.dtype]))
     operations = (*plan.operations, f"precision {precision}") if changed else plan.operations
     return replace(plan, tensors=tensors, changed=(*plan.changed, *changed), operations=operations)
 

@@ -52,8 +52,10 @@ def checkpoint_layout(
         sums = [zlib.crc32(data), *(_crc(key, tensors[key], crcs) for key in keys), zlib.crc32(_VERSION)]
         return _pieces(places, sums, data)
 
-    slots = tuple(Slot(key, tensors[key], where.data_offset) for key, where in zip(keys, places[1:-1], strict=True))
-    return Layout(slots, places[-1].end + directory_size(places), frame)
+    slots = tuple(
+        Slot(key, tensors[key], where.data_offset, where.size) for key, where in zip(keys, places[1:-1], strict=True)
+    )
+    return Layout(slots, places[-1].end + directory_size(places), frame, needs_crcs=True)
 
 
 def _check(tensors: Mapping[str, Tensor], values: Mapping[str, Scalar]) -> None:

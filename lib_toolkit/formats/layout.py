@@ -14,11 +14,12 @@ Frame: TypeAlias = "list[tuple[int, bytes]]"
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of one tensor: ``offset`` in the file; its bytes follow densely in C order."""
+    """The place of one tensor: ``offset`` in the file; its ``size`` bytes follow densely in C order."""
 
     key: str
     tensor: Tensor
     offset: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Layout:
 
     ``frame(metadata, crcs)`` gives everything that is not tensor data. ``metadata`` may differ from what the
     layout was made with only in characters, never in length (fields of fixed width are filled in after the
-    pass); ``crcs`` holds the CRC-32 of each slot's bytes by key.
+    pass); ``crcs`` holds the CRC-32 of each slot's bytes by key, where ``needs_crcs`` says that the format wants them.
     """
 
     slots: tuple[Slot, ...]
     size: int
     frame: Callable[[Mapping[str, str], Mapping[str, int]], Frame]
+    needs_crcs: bool = False

@@ -9,31 +9,27 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import FormatError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.model import Model, Origin
-from lib_toolkit.tensors import Stored
+from lib_toolkit.tensors import Stored, nbytes
 
 MAX_HEADER = 100_000_000
 """Bytes of the longest header that the reference loader accepts."""
 
 _MAX_DIGITS = 19
+_LONG_NUMBER = re.compile(rb"\d{%d}" % (_MAX_DIGITS + 1))
+"""Only where there may be one is each number looked at by hand: it takes longer than everything else."""
+
 _MAX_DIMENSIONS = 64
 _LIMIT = 2**63
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    key: str
-    dtype: DType
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+_TYPES = dict(DType.__members__)
 
 
 def looks_like_safetensors(head: bytes) -> bool:
@@ -49,10 +45,10 @@ def open_safetensors(file: SourceFile) -> Model:
     header, data_start = _read_header(file)
     metadata = _metadata(header.pop("__metadata__", None), file.path)
     warnings: list[str] = []
-    entries = [_entry(key, value, file.path, warnings) for key, value in header.items()]
-    _check_cover(entries, file.size - data_start, file.path)
+    tensors = {key: _tensor(key, value, file, data_start, warnings) for key, value in header.items()}
+    _check_cover(tensors, data_start, file)
     return Model(
-        tensors={e.key: Stored(file, data_start + e.begin, e.dtype, e.shape) for e in entries},
+        tensors=tensors,
         origin=Origin(file.path, "safetensors", file.size, file),
         metadata=metadata,
         warnings=tuple(warnings),
@@ -100,7 +96,7 @@ def _parse(raw: bytes, path: Path) -> dict[str, object]:
         header = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=unique,
-            parse_int=integer,
+            parse_int=integer if _LONG_NUMBER.search(raw) else None,
             parse_float=refuse,
             parse_constant=refuse,
         )
@@ -123,52 +119,62 @@ def _metadata(value: object, path: Path) -> dict[str, str]:
     return value
 
 
-def _entry(key: str, value: object, path: Path, warnings: list[str]) -> _Entry:
-    def bad(what: str) -> FormatError:
-        return FormatError(
-            f"{path}: the header's entry for {key[:80]!r} has {what}; the file is damaged, get it again."
-        )
-
+def _tensor(key: str, value: object, file: SourceFile, data_start: int, warnings: list[str]) -> Stored:
     if not isinstance(value, dict) or not value.keys() >= _FIELDS:
-        raise bad("no dtype, shape and data_offsets")
-    if extra := value.keys() - _FIELDS:
-        warnings.append(f"The header's entry for {key[:80]!r} has unknown fields: {', '.join(sorted(extra))[:80]}.")
+        raise _bad(file, key, "no dtype, shape and data_offsets")
+    if len(value) > len(_FIELDS):
+        extra = ", ".join(sorted(value.keys() - _FIELDS))
+        warnings.append(f"The header's entry for {key[:80]!r} has unknown fields: {extra[:80]}.")
     name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(name, str) or name not in DType.__members__:
-        raise bad(f"the unknown type {str(name)[:40]!r}")
+    dtype = _TYPES.get(name) if isinstance(name, str) else None
+    if dtype is None:
+        raise _bad(file, key, f"the unknown type {str(name)[:40]!r}")
     if not _whole_numbers(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise bad("a shape that is not a list of sizes")
+        raise _bad(file, key, "a shape that is not a list of sizes")
     if not _whole_numbers(offsets) or len(offsets) != 2:
-        raise bad("offsets that are not two positions")
-    dtype, (begin, end) = DType[name], offsets
+        raise _bad(file, key, "offsets that are not two positions")
+    begin, end = offsets
     count = math.prod(shape)
-    if count * dtype.bits >= _LIMIT:
-        raise bad("a size beyond all bounds")
-    if count * dtype.bits % 8 or end - begin != dtype.nbytes(count):
-        raise bad(f"{end - begin:,} bytes for {count:,} elements of {name}")
-    return _Entry(key, dtype, tuple(shape), begin, end)
+    bits = count * dtype.bits
+    if bits >= _LIMIT:
+        raise _bad(file, key, "a size beyond all bounds")
+    if bits != 8 * (end - begin):
+        raise _bad(file, key, f"{end - begin:,} bytes for {count:,} elements of {name}")
+    return Stored(file, data_start + begin, dtype, tuple(shape))
+
+
+def _bad(file: SourceFile, key: str, what: str) -> FormatError:
+    return FormatError(
+        f"{file.path}: the header's entry for {key[:80]!r} has {what}; the file is damaged, get it again."
+    )
 
 
 def _whole_numbers(value: object) -> bool:
     """Whether this is a list of integers from 0 to 2^63 - 1; true and 1.0 are not integers here."""
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < _LIMIT for item in value)
+    if not isinstance(value, list):
+        return False
+    for item in value:  # noqa: SIM110 (all() takes twice as long for the few numbers of each tensor)
+        if type(item) is not int or not 0 <= item < _LIMIT:
+            return False
+    return True
 
 
-def _check_cover(entries: list[_Entry], size: int, path: Path) -> None:
+def _check_cover(tensors: Mapping[str, Stored], data_start: int, file: SourceFile) -> None:
     """The tensors must fill the data part exactly: no hole, no overlap, nothing missing, nothing behind."""
-    position = 0
-    for entry in sorted(entries, key=lambda e: (e.begin, e.end)):
-        if entry.begin < position:
-            raise FormatError(f"{path}: tensor {entry.key[:80]!r} overlaps another one; the file is damaged or forged.")
-        if entry.begin > position:
+    path, position, size = file.path, data_start, file.size
+    for begin, length, key in sorted((tensor.offset, nbytes(tensor), key) for key, tensor in tensors.items()):
+        if begin < position:
+            raise FormatError(f"{path}: tensor {key[:80]!r} overlaps another one; the file is damaged or forged.")
+        if begin > position:
             raise FormatError(
-                f"{path}: {entry.begin - position:,} bytes before tensor {entry.key[:80]!r} belong to no tensor; "
+                f"{path}: {begin - position:,} bytes before tensor {key[:80]!r} belong to no tensor; "
                 "the file is damaged."
             )
-        position = entry.end
+        position = begin + length
     if position > size:
         raise FormatError(
-            f"{path} is incomplete: {position - size:,} of {position:,} bytes of tensor data are missing; get it again."
+            f"{path} is incomplete: {position - size:,} of {position - data_start:,} bytes of tensor data are missing; "
+            "get it again."
         )
     if position < size:
         raise FormatError(f"{path} has {size - position:,} bytes after its last tensor; get it again from its source.")

@@ -24,19 +24,14 @@ def safetensors_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     """
     if "__metadata__" in tensors:
         raise TargetError("A tensor is called __metadata__, a name that safetensors files reserve; rename it first.")
-    order = sorted(tensors, key=lambda key: (-tensors[key].dtype.itemsize, key))
-    begin, spans = 0, {}
-    for key in order:
-        end = begin + nbytes(tensors[key])
-        spans[key] = (begin, end)
-        begin = end
-
-    entries = _encoded(
-        {
-            key: {"dtype": tensors[key].dtype.name, "shape": tensors[key].shape, "data_offsets": spans[key]}
-            for key in order
-        }
-    )
+    order = sorted((-tensor.dtype.itemsize, key, tensor) for key, tensor in tensors.items())
+    begin, spans, table = 0, [], {}
+    for _, key, tensor in order:
+        size = nbytes(tensor)
+        spans.append((begin, size))
+        table[key] = {"dtype": tensor.dtype.name, "shape": tensor.shape, "data_offsets": (begin, begin + size)}
+        begin += size
+    entries = _encoded(table)
 
     def header(texts: Mapping[str, str]) -> bytes:
         head = _encoded({"__metadata__": dict(texts)})
@@ -54,7 +49,10 @@ def safetensors_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         padded = raw.ljust(data_start - 8, b" ")
         return [(0, len(padded).to_bytes(8, "little") + padded)]
 
-    slots = tuple(Slot(key, tensors[key], data_start + spans[key][0]) for key in order)
+    slots = tuple(
+        Slot(key, tensor, data_start + start, size)
+        for (_, key, tensor), (start, size) in zip(order, spans, strict=True)
+    )
     return Layout(slots, data_start + begin, frame)
 
 

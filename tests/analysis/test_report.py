@@ -15,7 +15,6 @@ import torch
 
 from lib_toolkit.analysis.names import give_name
 from lib_toolkit.analysis.report import analyse
-from lib_toolkit.analysis.sweep import BUFFERS, CHUNK
 from lib_toolkit.cli.main import main
 from lib_toolkit.errors import CancelledError
 from lib_toolkit.formats import open_model
@@ -23,6 +22,7 @@ from lib_toolkit.identify import identify
 from lib_toolkit.plan import PROVENANCE
 from lib_toolkit.progress import Progress
 from lib_toolkit.reports.report_markdown import report_text
+from lib_toolkit.sweep import BUFFERS, CHUNK
 from tests.analysis.samples import demo, half, part, save
 from tests.making import read_header
 

@@ -79,7 +79,7 @@ def unflatten(array: Path, target: Path, force: bool = False, progress: Progress
         path = check_target(target, layout.size, (array, description), force)
         with TemporaryFile(path) as out:
             progress.start("writing", source_bytes(layout.slots))
-            outcome = stream(layout.slots, out.write_at, progress)
+            outcome = stream(layout.slots, out.write_at, progress, by_key=layout.needs_crcs)
             for offset, data in layout.frame(told.metadata, outcome.crcs):
                 out.write_at(offset, memoryview(data))
             file.check_unchanged()
@@ -178,7 +178,9 @@ def _safetensors_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, st
         return [(0, padded)]
 
     return Layout(
-        tuple(Slot(key, tensors[key], begin + first) for key, (first, _) in spans.items()), begin + end, frame
+        tuple(Slot(key, tensors[key], begin + first, last - first) for key, (first, last) in spans.items()),
+        begin + end,
+        frame,
     )
 
 

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from lib_toolkit.analysis import sweep as sweeping
-from lib_toolkit.analysis.checksums import ChecksumLane
-from lib_toolkit.analysis.sweep import EveryByte, merged, sweep
+from lib_toolkit import sweep as sweeping
+from lib_toolkit.checksums import ChecksumLane
 from lib_toolkit.errors import CancelledError, FormatError
 from lib_toolkit.model import Checksum
 from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.sweep import EveryByte, merged, sweep
 
 DATA = bytes(range(251)) * 40_000
 SIZE = len(DATA)

@@ -71,6 +71,9 @@ def sweep(
 
     Counts the bytes in ``progress``. Raises what reading or a lane raises, and CancelledError.
     """
+    if workers == 1:
+        _feed_in_turn(source, ranges, lanes, progress)
+        return
     work = _Sweep(source, ranges, lanes, progress)
     threads = [threading.Thread(target=work.run, daemon=True) for _ in range(workers - 1)]
     for thread in threads:
@@ -80,6 +83,19 @@ def sweep(
         thread.join()
     if work.error is not None:
         raise work.error
+
+
+def _feed_in_turn(
+    source: ByteSource, ranges: Iterable[tuple[int, int]], lanes: Sequence[Lane], progress: Progress
+) -> None:
+    buffer = memoryview(bytearray(CHUNK))
+    for offset, length in _pieces(ranges):
+        data = buffer[:length]
+        source.read_at(offset, data)
+        progress.advance(length)
+        for lane in lanes:
+            if lane.wants(offset, offset + length):
+                lane.feed(offset, data)
 
 
 class _Sweep:
