@@ -17,14 +17,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.duplicates import About, Known, describe
 from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, place_model
 from lib_toolkit.autoprune.journal import Intent, Journal
+from lib_toolkit.autoprune.line import Task, Work
 from lib_toolkit.autoprune.looking import Found, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
 from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
@@ -75,14 +79,15 @@ class Worker:
     known: Known
     begun: Mapping[str, Intent]
     progress: Progress
+    _on_the_way: set[About | Path] = field(default_factory=set)
 
-    def work(self, found: Found) -> Step:
+    def work(self, found: Found) -> Work:
         """Deal with one file; what is wrong with it or with its place is told in the step.
 
         Raises TargetError when the journal cannot be written, and CancelledError; then the file lies where it lay.
         """
         try:
-            return self._file(found)
+            return (yield from self._file(found))
         except (OutgrownError, FormatError, UsageError) as error:
             if unchanged(found):
                 return self._fail(found, str(error).replace(str(found.path), found.name))
@@ -100,19 +105,22 @@ class Worker:
             what = f"{type(error).__name__}: {error}"
             return blank(found, POSTPONED, f"Something unforeseen went wrong ({what}); please report it.")
 
-    def _file(self, found: Found) -> Step:
+    def _file(self, found: Found) -> Work:
         with open_model(found.path) as model:
             verdict = judge(model, self.policy)
             planned = verdict.plan.as_model()
             job = _Job(found, verdict, _told(blank(found, ""), verdict), _group(found, verdict), describe(planned))
+            if job.about in self._on_the_way:
+                yield None  # it may be a duplicate of what is being written
             standing, equal = self._standing(job), None
             if standing is None:
                 equal = self.known.equal_to(planned, job.about, verdict.folder, self.progress)
-            if standing is None and equal is None and not verdict.as_it_is:
-                job = self._write(job)
-            else:
-                taken = hashes.of_source(model, self.progress, self.policy.threads)
-                job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())))
+            with self._going(job.about):
+                if standing is None and equal is None and not verdict.as_it_is:
+                    job = yield from self._write(job)
+                else:
+                    taken = yield partial(hashes.of_source, model, self.progress, self.policy.threads)
+                    job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())))
         if equal is not None and equal.is_symlink() and equal.samefile(found.path):
             return replace(job.step, outcome=LEFT, reason=f"{equal} is a link to it, which would lead nowhere then.")
         if equal is not None:
@@ -136,16 +144,21 @@ class Worker:
             same = self.known.is_equal(job.verdict.plan.as_model(), target, self.progress)
         return _numbered(job.group, target) if same else None
 
-    def _write(self, job: _Job) -> _Job:
+    def _write(self, job: _Job) -> Generator[Task | None, Any, _Job]:
         make_folder(job.group.folder)
         verdict, group = job.verdict, job.group
         threads = self.policy.threads or (1 if job.found.size < _SMALL else None)
         how = WriteOptions(verdict.file_format, hash_source=True, hash_result=True, workers=threads)
         while True:
             group = free_group(group, group.number)
+            places = [group.folder / name for name in group.names]
+            if not self._on_the_way.isdisjoint(places):
+                yield None  # the next number is known when those have their names
+                continue
             self._intend(job, WRITTEN, group)
             try:
-                written = write(verdict.plan, group.model, how, self.progress)
+                with self._going(*places):
+                    written: Written = yield partial(write, verdict.plan, group.model, how, self.progress)
                 break
             except TargetError:
                 if not os.path.lexists(group.model):
@@ -157,6 +170,15 @@ class Worker:
         about = describe(written.plan.as_model()) if revised else job.about
         self.known.add(verdict.folder, group.model, about)
         return replace(job, group=group, step=_with_result(job.step, written), about=about)
+
+    @contextmanager
+    def _going(self, *what: About | Path) -> Iterator[None]:
+        """While open, files that come later wait before they decide about the same."""
+        self._on_the_way.update(what)
+        try:
+            yield
+        finally:
+            self._on_the_way.difference_update(what)
 
     def _finish(self, job: _Job) -> Step:
         """The result is in place; sidecars and source follow."""

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import groupby
 from pathlib import Path
 
 from lib_toolkit.autoprune import journal as journals
 from lib_toolkit.autoprune.duplicates import Known
 from lib_toolkit.autoprune.journal import Intent, Journal
+from lib_toolkit.autoprune.line import Line, Stoppable, alone
 from lib_toolkit.autoprune.lock import BusyError, FolderLock, is_held
 from lib_toolkit.autoprune.looking import Aside, Found, Look, Mark, look, stable, unchanged
 from lib_toolkit.autoprune.policy import Policy
@@ -21,11 +23,15 @@ from lib_toolkit.autoprune.recovery import recover, remove_temporaries
 from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
 from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
 from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.streaming import default_workers
 
 PAUSE = 2.0
 """Seconds between two looks: what changes meanwhile is still being copied."""
 
 _SAVE_EVERY = 10.0
+_SMALL = 32 << 20
+"""Bytes of a file below which several are worked on at a time: one alone keeps few processors busy."""
+
 _RETRY = 600.0
 """Seconds after which ``watch`` tries a postponed file again that nobody has touched."""
 
@@ -164,9 +170,14 @@ class _Session:
                 journal.intend(intent)  # it may stand in a journal that was put aside
             for one in (*seen.aside, *changing):
                 tell(_set_aside(one))
-            worker = Worker(self.policy, self.drop, journal, self._known, rest, self.progress)
-            for found in ready:
-                self._one(worker, found, tell)
+            for several, group in groupby(ready, key=self._may_share):
+                batch = list(group)
+                if several and len(batch) > 1:
+                    self._side_by_side(batch, journal, rest, tell)
+                else:
+                    worker = Worker(self.policy, self.drop, journal, self._known, rest, self.progress)
+                    for found in batch:
+                        self._one_alone(worker, found, tell)
             state = "done"
         except CancelledError:
             state = "cancelled"
@@ -179,13 +190,42 @@ class _Session:
                 journal.write("end", {"state": state, "reason": reason})
         return self._ended(state)
 
-    def _one(self, worker: Worker, found: Found, tell: Report) -> None:
+    def _may_share(self, found: Found) -> bool:
+        """Whether the processors are used better by several files of this size than by one at a time."""
+        return found.size < _SMALL and self._threads > 1
+
+    @property
+    def _threads(self) -> int:
+        return self.policy.threads or default_workers()
+
+    def _one_alone(self, worker: Worker, found: Found, tell: Report) -> None:
+        if self._begin(found, tell):
+            self._end(found, alone(worker.work(found)), tell)
+
+    def _side_by_side(self, batch: list[Found], journal: Journal, rest: Mapping[str, Intent], tell: Report) -> None:
+        by_name = {found.name: found for found in batch}
+        self.progress.start(f"{len(batch)} small files", sum(found.size for found in batch))
+
+        def ended(step: Step) -> None:
+            self._end(by_name[step.file], step, tell)
+            self.progress.advance(by_name[step.file].size)
+
+        progress = Stoppable(self.progress)
+        worker = Worker(self.policy, self.drop, journal, self._known, rest, progress)
+        with Line(self._threads, progress, ended) as line:
+            for found in batch:
+                if self._begin(found, tell):
+                    line.put(worker.work(found))
+
+    def _begin(self, found: Found, tell: Report) -> bool:
         self.progress.check()
         if not unchanged(found):
             tell(blank(found, WAITING, "It was changed or taken away since the last look."))
-            return
+            return False
         self._report(blank(found, BEGUN))
-        step = worker.work(found)
+        return True
+
+    def _end(self, found: Found, step: Step, tell: Report) -> None:
         tell(step)
         if self._memory is not None and step.outcome == POSTPONED:
             self._memory.postponed[found.name] = (found.mark, time.monotonic())
