@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -118,11 +119,28 @@ class Line:
         try:
             if error is None:
                 self.drain()
+        except CancelledError:
+            self._leave(cancelled=True)
+            raise
         finally:
-            self._progress.stop()
-            self._pool.shutdown(cancel_futures=True)
-            for work, _ in self._waiting:
-                work.close()
+            self._leave(isinstance(error, CancelledError))
+
+    def _leave(self, cancelled: bool) -> None:
+        """Stop what is being done. A result that is in place is told of, when the user only wants no more of them."""
+        self._progress.stop()
+        self._pool.shutdown(cancel_futures=True)
+        while self._waiting:
+            work, future = self._waiting.popleft()
+            if cancelled and not future.cancelled() and future.exception() is None:
+                with suppress(CancelledError):
+                    self._end(work, future.result())
+            work.close()
+
+    def _end(self, work: Work, result: object) -> None:
+        try:
+            work.send(result)
+        except StopIteration as end:
+            self._ended(end.value)
 
 
 def _sending(work: Work, result: object) -> Task:

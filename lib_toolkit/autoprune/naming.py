@@ -48,6 +48,11 @@ class Group:
     def names(self) -> tuple[str, ...]:
         return (self.model.name, *(self.place(sidecar).name for sidecar in self.sidecars))
 
+    @property
+    def places(self) -> frozenset[Path]:
+        """One path for each of the names, the same for names that count as one."""
+        return frozenset(self.folder / _key(name) for name in self.names)
+
 
 def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ...]] = lambda name: ()) -> Group:
     """The group with the first number from ``begin`` on at which every one of its names is free.

@@ -151,13 +151,12 @@ class Worker:
         how = WriteOptions(verdict.file_format, hash_source=True, hash_result=True, workers=threads)
         while True:
             group = free_group(group, group.number)
-            places = [group.folder / name for name in group.names]
-            if not self._on_the_way.isdisjoint(places):
+            if not self._on_the_way.isdisjoint(group.places):
                 yield None  # the next number is known when those have their names
                 continue
             self._intend(job, WRITTEN, group)
             try:
-                with self._going(*places):
+                with self._going(*group.places):
                     written: Written = yield partial(write, verdict.plan, group.model, how, self.progress)
                 break
             except TargetError:
