@@ -195,6 +195,16 @@ def _history(metadata: Mapping[str, str]) -> list[object]:
     return entries if isinstance(entries, list) else []
 
 
+def source_of(metadata: Mapping[str, str]) -> tuple[str, int] | None:
+    """Name and size of the file that a model was last written from by this tool, as its metadata tells them."""
+    entry = next(reversed(_history(metadata)), None)
+    source = entry.get("source") if isinstance(entry, dict) else None
+    if not isinstance(source, dict):
+        return None
+    name, size = source.get("name"), source.get("size")
+    return (name, size) if isinstance(name, str) and isinstance(size, int) else None
+
+
 def _text(name: str) -> str:
     """A file name that may not be valid text, as metadata can hold it."""
     return name.encode("utf-8", "replace").decode()

@@ -39,6 +39,10 @@ _WAYS_OUT = dict.fromkeys(
 _ROOM = 16 << 20
 """Bytes that a disk keeps free beside the new file."""
 
+_FOREIGN = 24 * 3600.0
+"""Seconds since the last byte after which a file of another computer counts as left behind: a container has another
+name each time that it is made."""
+
 _mine: set[str] = set()
 """Temporary files that this process is writing now, for systems without file locks."""
 
@@ -298,7 +302,13 @@ def _rename(temporary: Path, final: Path, force: bool) -> None:
         except OSError:
             pass  # a file system without hard links (FAT, some network shares)
         else:
-            temporary.unlink()
+            try:
+                temporary.unlink()
+            except OSError:
+                # It cannot go: then it has not moved, and is not to be there twice.
+                with contextlib.suppress(OSError):
+                    final.unlink()
+                raise
             return
     if os.path.lexists(final):
         raise FileExistsError(final)
@@ -321,16 +331,21 @@ def remove_stale(folder: Path) -> list[Path]:
     removed = []
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):  # noqa: PTH208 (a thousand paths are not needed)
-            match = _TEMPORARY.match(name)
-            if match and name not in _mine and match["host"] == _HOST:
-                with contextlib.suppress(OSError):
-                    if _remove_if_stale(folder / name, int(match["pid"])):
-                        removed.append(folder / name)
+            match = _TEMPORARY.match(name) if name.startswith(".") else None
+            if match is None or name in _mine:
+                continue
+            with contextlib.suppress(OSError):
+                path, foreign = folder / name, match["host"] != _HOST
+                if foreign and time.time() - path.stat().st_mtime < _FOREIGN:
+                    continue
+                if _remove_if_stale(path, None if foreign else int(match["pid"])):
+                    removed.append(path)
     return removed
 
 
-def _remove_if_stale(path: Path, pid: int) -> bool:
-    """A living writer holds a lock on its file; where there are no locks, its process is looked for."""
+def _remove_if_stale(path: Path, pid: int | None) -> bool:
+    """A living writer holds a lock on its file; where there are no locks, its process is looked for. ``pid`` None:
+    it ran on another computer, or on this one under another name."""
     if fcntl is None:
         # On Windows an open file cannot be deleted, so that unlink itself decides.
         if sys.platform != "win32" and _lives(pid):
@@ -354,8 +369,10 @@ def _remove_if_stale(path: Path, pid: int) -> bool:
     return True
 
 
-def _lives(pid: int) -> bool:
-    """Whether another process of that number runs; our own files are told by ``_mine``."""
+def _lives(pid: int | None) -> bool:
+    """Whether another process of that number runs, or may; our own files are told by ``_mine``."""
+    if pid is None:
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

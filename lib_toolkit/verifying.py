@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from lib_toolkit.casting import scratch
@@ -36,7 +37,7 @@ def read_back(path: Path, size: int, tiles: Iterable[Checksum], workers: int | N
     """Compare a file of ``size`` bytes with its checksums. Raises VerificationError where they differ, and
     CancelledError."""
     progress.start("verifying", size)
-    with _opened(path, size) as file:
+    with _opened(path, size) as file, _of_the_disk():
 
         def differs(tile: Checksum) -> str | None:
             crc = 0
@@ -65,7 +66,7 @@ def read_back_hashed(
     lanes: list[Lane] = [checks, EveryByte(hashes.add_whole)]
     if is_safetensors:
         lanes.append(EveryByte(hashes.add_data))
-    with _opened(path, size) as file:
+    with _opened(path, size) as file, _of_the_disk():
         sweep(file, [(0, size)], lanes, progress, 1 if size < _SMALL else workers or default_workers())
     _refuse(checks.wrong())
     return hashes.result()
@@ -80,6 +81,18 @@ def _opened(path: Path, size: int) -> SourceFile:
         file.close()
         _refuse(["its length"])
     return file
+
+
+@contextmanager
+def _of_the_disk() -> Iterator[None]:
+    """What cannot be read is our own file: the source is not to blame."""
+    try:
+        yield
+    except FormatError as error:
+        raise VerificationError(
+            f"What was written could not be read back ({error}); the result was removed, the source is untouched. "
+            "Check the disk."
+        ) from error
 
 
 def _refuse(wrong: Iterable[str]) -> None:

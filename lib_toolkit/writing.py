@@ -238,7 +238,7 @@ def _open_with_library(path: Path, keys: set[str]) -> None:
     try:
         with safe_open(str(path), framework="np") as file:
             found = set(file.keys())
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise VerificationError(f"The safetensors library refuses the new file ({error}); it was removed.") from error
     if found != keys:
         raise VerificationError("The safetensors library finds other tensors in the new file; it was removed.")

@@ -45,7 +45,7 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
         placed: list[tuple[Sidecar, bool]] = []
         troubles: list[str] = []
         for sidecar in group.sidecars:
-            copy = copies or _is_shared(sidecar, source)
+            copy = copies or is_shared(sidecar.path, source)
             try:
                 if _bring(sidecar.path, group.place(sidecar), copy):
                     placed.append((sidecar, copy))
@@ -116,9 +116,9 @@ def _bring(path: Path, final: Path, copy: bool) -> bool:
     return True
 
 
-def _is_shared(sidecar: Sidecar, source: Path) -> bool:
+def is_shared(sidecar: Path, source: Path) -> bool:
     """Whether another model that it belongs to still waits beside it."""
-    twins = (twin for twin in models_of(sidecar.path, SUFFIXES) if twin != source and twin.exists())
+    twins = (twin for twin in models_of(sidecar, SUFFIXES) if twin != source and twin.exists())
     # The source has gone already, or is one file with its own name in other letters.
     return any(not (source.exists() and twin.samefile(source)) for twin in twins)
 

@@ -154,7 +154,7 @@ def unfinished(folder: Path) -> dict[str, Intent]:
     found: dict[str, Intent] = {}
     for line in lines(folder):
         file = line.get("file")
-        if not isinstance(file, str):
+        if not isinstance(file, str) or "\0" in file:
             continue
         if line.get("line") == "intent":
             found[file] = _intent(file, line)
@@ -165,10 +165,10 @@ def unfinished(folder: Path) -> dict[str, Intent]:
 
 def _intent(file: str, line: Mapping[str, object]) -> Intent:
     texts = (line.get(name) for name in ("action", "target", "source_to"))
-    action, target, to = (text if isinstance(text, str) else "" for text in texts)
+    action, target, to = (text if isinstance(text, str) and "\0" not in text else "" for text in texts)
     pairs, step, modified = line.get("sidecars"), line.get("step"), line.get("modified")
     sidecars = (
-        tuple((str(p[0]), str(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2)
+        tuple((str(p[0]), str(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2 and "\0" not in str(p))
         if isinstance(pairs, list)
         else ()
     )

@@ -7,11 +7,12 @@ import errno
 import filecmp
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lib_toolkit.errors import TargetError, VerificationError
+from lib_toolkit.errors import FormatError, TargetError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.target import TemporaryFile, rename_new
@@ -33,7 +34,13 @@ def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
         _patiently(lambda: rename_new(source, final), final)
     except _OtherDeviceError:
         copy_new(source, final, progress)
-        _patiently(source.unlink, source)
+        try:
+            _patiently(source.unlink, source)
+        except TargetError:
+            # It stays where it is: a second copy would come into being at each further try.
+            with contextlib.suppress(OSError):
+                final.unlink()
+            raise
 
 
 def copy_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
@@ -44,17 +51,26 @@ def copy_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
         before = _digest(file, progress, lambda offset, data: target.write_at(offset, data))
         target.sync()
         file.check_unchanged()
-        with SourceFile(target.path) as again:
-            if again.size != file.size or _digest(again, progress, lambda offset, data: None) != before:
-                raise VerificationError(
-                    f"The copy of {source.name} does not read back as it should; it was removed. Check the disk."
-                )
+        _verify(target.path, file.size, before, source.name, progress)
+        with contextlib.suppress(OSError):
+            shutil.copystat(source, target.path)  # as a rename would: programs sort models by their time
         try:
             target.commit()
         except TargetError:
             if os.path.lexists(final):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
             raise
+
+
+def _verify(path: Path, size: int, digest: bytes, name: str, progress: Progress) -> None:
+    """Read the copy back. What cannot be read is our own file: the source is not to blame."""
+    try:
+        with SourceFile(path) as again:
+            if again.size == size and _digest(again, progress, lambda offset, data: None) == digest:
+                return
+    except FormatError as error:
+        raise VerificationError(f"The copy of {name} could not be read back ({error}); it was removed.") from error
+    raise VerificationError(f"The copy of {name} does not read back as it should; it was removed. Check the disk.")
 
 
 def remove(path: Path) -> None:
@@ -100,8 +116,9 @@ def _patiently(step: Callable[[], None], path: Path) -> None:
             if error.errno == errno.EXDEV or getattr(error, "winerror", None) == 17:  # ERROR_NOT_SAME_DEVICE
                 raise _OtherDeviceError from None
             if not isinstance(error, PermissionError) or time.monotonic() >= deadline:
+                way_out = "is it in use?" if os.name == "nt" else "check the rights of its folder."
                 raise TargetError(
-                    f"{path} could not be put in place or removed ({error.strerror}); is it in use?"
+                    f"{path} could not be put in place or removed ({error.strerror}); {way_out}"
                 ) from error
             time.sleep(0.1)
 

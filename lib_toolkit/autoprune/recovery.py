@@ -8,20 +8,23 @@ journal is a file like any other in the drop folder: what it says is done only i
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from lib_toolkit.autoprune import hashes
-from lib_toolkit.autoprune.filing import explain, has_text
+from lib_toolkit.autoprune.filing import explain, has_text, is_shared
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.looking import Look
-from lib_toolkit.autoprune.moving import are_equal, move_new, remove
+from lib_toolkit.autoprune.moving import are_equal, copy_new, move_new, remove
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sidecars import ENDINGS
 from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, WRITTEN, Step, now
-from lib_toolkit.errors import ToolkitError
+from lib_toolkit.errors import FormatError, ToolkitError
+from lib_toolkit.formats import open_model
+from lib_toolkit.plan import source_of
 from lib_toolkit.progress import Progress
 from lib_toolkit.target import remove_stale
 
@@ -51,7 +54,7 @@ def recover(
             _end_move(source, intent)
         if os.path.lexists(source):
             waiting[name] = intent
-        elif not Path(intent.target).is_file():
+        elif not _is_result(Path(intent.target), intent):
             tell(replace(intent.step, outcome=LEFT, time=now(), reason="It was taken away before its work was ended."))
         else:
             tell(_ended(intent, drop, progress))
@@ -70,7 +73,7 @@ def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
     target, troubles = Path(intent.target), []
     for begin, end in intent.sidecars:
         if os.path.lexists(begin):
-            troubles += _bring(Path(begin), Path(end))
+            troubles += _bring(Path(begin), Path(end), is_shared(Path(begin), drop / intent.file))
     if intent.action == HAS_FAILED and not has_text(target):
         troubles += explain(target, intent.step.reason)
     step = replace(intent.step, outcome=intent.action, time=now(), recovered=True, source="")
@@ -87,13 +90,34 @@ def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
     return replace(step, findings=(*step.findings, *troubles), sidecars=along)
 
 
-def _bring(begin: Path, end: Path) -> list[str]:
+def _is_result(target: Path, intent: Intent) -> bool:
+    """Whether the file is the one that was intended: made of this source, or this source itself. Another one may
+    have got the name since."""
     try:
-        move_new(begin, end)
+        status = target.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        if intent.action != WRITTEN:
+            return status.st_size == intent.step.size and abs(status.st_mtime_ns - intent.modified) <= _COARSE
+        with open_model(target) as model:
+            source = source_of(model.metadata)
+    except (FormatError, OSError, ValueError):
+        return False
+    return source == (PurePosixPath(intent.file).name, intent.step.size)
+
+
+_COARSE = 2 * 10**9
+"""Nanoseconds by which a time may differ after a copy to a file system that counts in steps of two seconds."""
+
+
+def _bring(begin: Path, end: Path, shared: bool) -> list[str]:
+    try:
+        (copy_new if shared else move_new)(begin, end)
     except FileExistsError:
         if not are_equal(begin, end):
             return [f"{begin.name} could not follow: {end.name} has come into being meanwhile."]
-        remove(begin)
+        if not shared:
+            remove(begin)
     except (ToolkitError, OSError) as error:
         return [f"{begin.name} could not follow: {error}"]
     return []

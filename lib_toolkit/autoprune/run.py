@@ -69,18 +69,26 @@ def watch(policy: Policy, every: float, progress: Progress = SILENT, report: Rep
     """Look every ``every`` seconds, and deal with each file that two looks found the same, until cancelled. Less than
     PAUSE seconds are too short for that.
 
-    Raises what ``run_once`` raises; the end is a CancelledError. Files that are set aside are told of once.
+    The end is a CancelledError. Files that are set aside are told of once, and so is what keeps the whole folder from
+    being worked on: a step with the folder's name. Raises UsageError when there is no such folder at the beginning.
     """
     drop = _drop_folder(policy, dry=False)
     memory = _Memory()
     before = look(drop)
-    wait = 0.0 if journals.unfinished(drop) else every
+    wait, trouble = PAUSE if journals.unfinished(drop) else every, ""
     while True:
         _sleep(wait, progress)
         wait = every
-        with suppress(BusyError), FolderLock(drop):
-            session = _Session(policy, drop, progress, report, memory)
-            session.run(before, 0.0)
+        try:
+            with FolderLock(drop):
+                session = _Session(policy, drop, progress, report, memory)
+                session.run(before, 0.0)
+            trouble = ""
+        except BusyError:
+            pass
+        except TargetError as error:  # a full disk, a share that is away: it may pass
+            if trouble != (trouble := str(error)):
+                report(Step(drop.name, POSTPONED, 0, now(), trouble))
         before = look(drop)
 
 
@@ -166,6 +174,8 @@ class _Session:
         try:
             remove_temporaries(self.policy, self.drop, seen, begun.values())
             rest = recover(self.policy, self.drop, begun, self.progress, tell)
+            ended = {step.file for step in self._steps}
+            ready = [found for found in ready if found.name not in ended or os.path.lexists(found.path)]
             for intent in rest.values():
                 journal.intend(intent)  # it may stand in a journal that was put aside
             for one in (*seen.aside, *changing):

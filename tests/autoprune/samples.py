@@ -63,6 +63,11 @@ class Library:
         return list(self.root.rglob(".model-toolkit-*"))
 
 
+def outcomes(run: Run) -> dict[str, str]:
+    """What became of each file."""
+    return {step.file: step.outcome for step in run.steps}
+
+
 def library(root: Path) -> Library:
     made = Library(root)
     made.drop.mkdir(parents=True)

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 
 from lib_toolkit import target
-from lib_toolkit.autoprune import journal, last_run, moving, processing
+from lib_toolkit.autoprune import journal, last_run, moving, processing, watch
+from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Intent
-from lib_toolkit.autoprune.steps import Step
+from lib_toolkit.autoprune.steps import LEFT, MOVED, Step
+from lib_toolkit.errors import CancelledError
 from tests.autoprune import samples
-from tests.autoprune.samples import arrays_of, library, save
+from tests.autoprune.samples import arrays_of, library, outcomes, save
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -266,3 +268,87 @@ def test_a_forged_journal_moves_nothing(lib, tmp_path):
     assert secret.read_text() == "secret"
     assert (lib.drop / "x.exe").exists()
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_watch_takes_its_time_between_the_first_looks_after_a_crash_too(lib, monkeypatch):
+    save(lib.drop / "a.safetensors", samples.lora(1))
+
+    def killed(self, job):
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processing.Worker, "_finish", killed)
+        with pytest.raises(_Killed):
+            lib.run()
+    slept: list[float] = []
+
+    def sleep(seconds, progress):
+        slept.append(seconds)
+
+    def session(self, before, pause):
+        slept.append(pause)
+        raise CancelledError("enough")
+
+    monkeypatch.setattr(runs, "_sleep", sleep)
+    monkeypatch.setattr(runs._Session, "run", session)
+    with pytest.raises(CancelledError):
+        watch(lib.policy(), 30.0)
+    assert sum(slept) >= runs.PAUSE
+
+
+def test_temporary_files_of_a_computer_that_was_renamed_go(lib):
+    """A container gets another host name each time that it is made."""
+    save(lib.drop / "a.safetensors", samples.lora(1))
+    lib.folder("lora").mkdir()
+    stray = lib.folder("lora") / ".model-toolkit-00c0ffee-123-0123abcd.part"
+    stray.write_bytes(b"x")
+    os.utime(stray, (1e9, 1e9))
+    lib.run()
+    assert not lib.temporary()
+
+
+def test_recovery_leaves_a_shared_sidecar_to_the_other_model(lib, monkeypatch):
+    save(lib.drop / "a.ckpt", samples.lora(1))
+    save(lib.drop / "a.safetensors", samples.lora(2))
+    (lib.drop / "a.png").write_text("picture")
+    usual = processing.Worker._dispose
+
+    def killed(self, found):
+        usual(self, found)
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processing.Worker, "_dispose", killed)
+        with pytest.raises(_Killed):
+            lib.run()
+    lib.run()
+    assert [name for name in lib.files("Lora") if name.endswith("png")] == ["Lora/a(1).png", "Lora/a.png"]
+
+
+def test_what_the_user_moved_by_hand_after_a_crash_is_not_called_pruned(lib, monkeypatch):
+    save(lib.drop / "a.safetensors", samples.lora(1))
+
+    def killed(*given, **named):
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processing, "write", killed)
+        with pytest.raises(_Killed):
+            lib.run()
+    (lib.drop / "a.safetensors").rename(lib.folder("lora") / "a.safetensors")
+    assert outcomes(lib.run()) == {"a.safetensors": LEFT}
+
+
+def test_one_step_for_a_file_that_recovery_has_dealt_with(lib, monkeypatch):
+    save(lib.drop / "a.safetensors", samples.lora(1, "<f2"))
+    usual = os.link
+
+    def link(source, target, **how):
+        usual(source, target, **how)
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", link)
+        with pytest.raises(_Killed):
+            lib.run()
+    assert [step.outcome for step in lib.run().steps] == [MOVED]

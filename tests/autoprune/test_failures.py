@@ -16,7 +16,7 @@ from lib_toolkit import target
 from lib_toolkit.autoprune import filing, moving
 from lib_toolkit.errors import TargetError, UsageError
 from tests.autoprune import samples
-from tests.autoprune.samples import HAS_RIGHTS, arrays_of, assert_halved, library, metadata_of, save
+from tests.autoprune.samples import HAS_RIGHTS, arrays_of, assert_halved, library, metadata_of, outcomes, save
 
 
 @pytest.fixture
@@ -306,3 +306,47 @@ def test_a_policy_that_makes_no_sense_is_refused(lib):
     for text in ("", "[]", "{}", '{"drop": 3}', '{"drop": "x", "folders": []}'):
         with pytest.raises(UsageError):
             Policy.from_json(text)
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="replaces os.preadv")
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_target_that_cannot_be_read_back_is_not_the_sources_fault(lib, monkeypatch, clean):
+    save(lib.drop / "a.safetensors", samples.lora(1, "<f2" if clean else "<f4"))
+    usual, link = os.preadv, os.link
+
+    def preadv(fd, buffers, offset):
+        if Path(f"/proc/self/fd/{fd}").readlink().suffix == ".part":
+            raise OSError(errno.EIO, "Input/output error")
+        return usual(fd, buffers, offset)
+
+    def elsewhere(source, target, **how):
+        if clean and not str(source).endswith(".part") and "Lora" in str(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target, **how)
+
+    def rename(source, target, **how):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(os, "link", elsewhere)
+    if clean:
+        monkeypatch.setattr(os, "rename", rename)
+    run = lib.run()
+    assert outcomes(run) == {"a.safetensors": "postponed"}
+    assert lib.files("Autoprune") == ["Autoprune/a.safetensors"]
+
+
+def test_a_move_that_fails_leaves_no_second_name(lib, monkeypatch):
+    (lib.drop / "ro").mkdir()
+    (lib.drop / "ro" / "page.ckpt").write_text("<html>")
+    usual = os.unlink
+
+    def unlink(path, **how):
+        if str(path).endswith("ro/page.ckpt") and "Failed" not in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        usual(path, **how)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    for _ in range(3):
+        lib.run()
+    assert lib.files("Autoprune") == ["Autoprune/ro/page.ckpt"]

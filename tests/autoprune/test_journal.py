@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
@@ -10,11 +11,11 @@ import pytest
 from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Journal
-from lib_toolkit.autoprune.steps import Removed, Run, Step, step_of
+from lib_toolkit.autoprune.steps import WRITTEN, Removed, Run, Step, step_of
 from lib_toolkit.errors import CancelledError, TargetError, VerificationError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
-from tests.autoprune.samples import library, save
+from tests.autoprune.samples import library, outcomes, save
 
 
 @pytest.fixture
@@ -88,8 +89,10 @@ def test_between_file_systems_a_file_is_copied_verified_and_then_removed(tmp_pat
     source, final = tmp_path / "a.bin", tmp_path / "b.bin"
     data = bytes(range(256)) * 5000
     source.write_bytes(data)
+    os.utime(source, (1e9, 1e9))
     moving.move_new(source, final)
     assert (source.exists(), final.read_bytes()) == (False, data)
+    assert final.stat().st_mtime == 1e9, "as after a rename"
     source.write_bytes(b"another")
     with pytest.raises(FileExistsError):
         moving.move_new(source, final)
@@ -139,3 +142,41 @@ def test_looks_without_work_leave_the_journal_alone(lib, monkeypatch):
     assert looks[-1] == looks[4] > 0
     (step,) = last_run(lib.policy()).steps
     assert (step.file, step.outcome) == ("a.safetensors", "postponed")
+
+
+def test_a_journal_line_with_a_name_that_cannot_be_does_not_end_every_run(lib):
+    save(lib.drop / "a.safetensors", samples.lora(1))
+    told = {"line": "intent", "file": "q\0.safetensors", "action": "moved"}
+    line = json.dumps({**told, "target": str(lib.folder("lora") / "q.safetensors")})
+    (lib.drop / "journal.jsonl").write_text(line + "\n")
+    assert outcomes(lib.run())["a.safetensors"] == WRITTEN
+
+
+def test_watch_outlives_a_folder_that_is_away_for_a_while(lib, monkeypatch):
+    """A share that is not there, a full disk: told of once, and looked at again."""
+    steps, passes, away = [], [], lib.root / "away"
+    lib.drop.rename(away)
+
+    def sleep(seconds, progress):
+        passes.append(seconds)
+        if len(passes) == 4:
+            save(away / "a.safetensors", samples.lora())
+            away.rename(lib.drop)
+        if len(passes) == 8:
+            raise CancelledError("enough")
+
+    lib.drop.mkdir()
+    monkeypatch.setattr(runs, "_sleep", sleep)
+    policy = lib.policy()
+    usual = runs.look
+
+    def looked(drop):
+        if not passes:
+            lib.drop.rmdir()  # it goes when the first look is over
+        return usual(drop)
+
+    monkeypatch.setattr(runs, "look", looked)
+    with pytest.raises(CancelledError):
+        watch(policy, 2.0, report=steps.append)
+    assert [step.outcome for step in steps] == ["postponed", "waiting", "begun", "written"]
+    assert steps[0].file == "Autoprune"
