@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from lib_toolkit import __version__
 from lib_toolkit.analysis.compare.alignment import WEIGHT, Row, title_of
 from lib_toolkit.analysis.compare.measures import METRICS
+from lib_toolkit.analysis.compare.places import Third
 from lib_toolkit.analysis.compare.results import A, B, Comparison, Group, file_keys
 from lib_toolkit.analysis.compare.verdicts import percent
 from lib_toolkit.identify import Identification
@@ -102,10 +103,14 @@ def _model(letter: str, model: Model, found: Identification) -> Html:
 
 
 def _third(comparison: Comparison) -> Html:
-    """Where the third model lies between A and B: by component, and by merge block on a click."""
     third = comparison.third
     if third is None:
         return EMPTY
+    return join([tag("div", _model("M", third.model, third.found), class_="sides"), third_places(third)])
+
+
+def third_places(third: Third) -> Html:
+    """Where the third model lies between A and B: by component, and by merge block on a click."""
     head = [name.capitalize() for name in HEAD]
     numbers = frozenset(range(1, len(HEAD)))
     shown, folded = (
@@ -114,7 +119,6 @@ def _third(comparison: Comparison) -> Html:
     )
     return join(
         [
-            tag("div", _model("M", third.model, third.found), class_="sides"),
             tag("p", EXPLAINED) if shown else tag("p", "No tensor of it can be placed between A and B."),
             shown,
             details("Show the merge blocks", folded) if folded else EMPTY,

@@ -1,4 +1,4 @@
-"""The Compare panel: two models, or a set of them, and what the last comparison said."""
+"""The Compare panel: two models and perhaps a third, or a set of them, and what the last comparison said."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import gradio as gr
 
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.ui import compat
-from lib_toolkit.ui.compare_actions import LOADED, NO_COMPARISON, PAIR_METRICS, set_choices, side_choices
+from lib_toolkit.ui.compare_actions import (
+    LOADED,
+    NO_COMPARISON,
+    NO_THIRD,
+    PAIR_METRICS,
+    set_choices,
+    side_choices,
+    third_choices,
+)
 
 
 def build(host: Host) -> dict[str, Any]:
@@ -20,6 +28,9 @@ def build(host: Host) -> dict[str, Any]:
         with gr.Column(scale=1, min_width=320), gr.Group(elem_classes=["model-toolkit-group"]):
             parts["compare_a"] = _dropdown("compare_a", "A", sides, LOADED)
             parts["compare_b"] = _dropdown("compare_b", "B", sides, None)
+            parts["compare_third"] = _dropdown(
+                "compare_third", "Third model M: is it a merge of these two?", third_choices(entries), NO_THIRD
+            )
             parts["compare_at_lower"] = gr.Checkbox(
                 False, label="At the lower precision of the two", elem_id="model_toolkit_compare_at_lower"
             )

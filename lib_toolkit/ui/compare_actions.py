@@ -1,4 +1,5 @@
-"""What the Compare panel does: two models, or a set of them, measured by a job, shown in short and handed out.
+"""What the Compare panel does: two models (and a third beside them), or a set, measured by a job, shown in short and
+handed out.
 
 Nothing from the browser is trusted: models are looked up in the host's listing, metrics compared with their table.
 """
@@ -23,6 +24,9 @@ from lib_toolkit.ui.workspace import Session
 
 LOADED = "What is loaded above"
 """The choice of the session's own model, with what was changed of it in memory."""
+
+NO_THIRD = "No third model"
+"""The choice to compare two models alone, since a list has no way back to no choice."""
 
 PAIR_METRICS = ("l0", "l1", "l2", "cossim", "cosine")
 SET_METRICS = ("l0", "l1", "l2", "cosine")
@@ -68,16 +72,24 @@ class Comparing:
         desk.lists(choices)
 
     def pair(
-        self, key: str | None, a: object, b: object, metrics: object, at_lower: object = False
+        self,
+        key: str | None,
+        a: object,
+        b: object,
+        metrics: object,
+        at_lower: object = False,
+        third: object = NO_THIRD,
     ) -> tuple[str, Updates]:
-        """Compare A with B."""
+        """Compare A with B, and place a third model M between them where one is chosen."""
 
         def begin(session: Session) -> Updates:
             self._desk.not_while(session)
             figures = _chosen(metrics, PAIR_METRICS)
-            sides = (self._side(session, a, "A"), self._side(session, b, "B"))
+            sides = [self._side(session, a, "A"), self._side(session, b, "B")]
             if sides[0] == sides[1]:
                 raise UsageError(f"A and B are both {sides[0].name}; choose two models.")
+            if third not in (None, "", NO_THIRD):
+                sides.append(self._third(session, third, sides, at_lower is True))
             workers = _workers(self._desk.host)
 
             def work(progress: Progress) -> Compared:
@@ -86,7 +98,7 @@ class Comparing:
 
                 return compare_work.pair(sides, figures, at_lower is True, progress, workers)
 
-            return self._desk.start(session, "compare", f"{sides[0].name} with {sides[1].name}", work)
+            return self._desk.start(session, "compare", pair_told([side.name for side in sides]), work)
 
         return self._desk.answer(key, begin)
 
@@ -117,6 +129,19 @@ class Comparing:
             raise UsageError(f"{side} is not chosen yet; choose a model as {side}.")
         return Draft(take(self._desk.host.find(value)))
 
+    def _third(self, session: Session, value: object, sides: Sequence[Draft], at_lower: bool) -> Draft:
+        """M, which is neither A nor B. Its place is told by what is stored, never at a lower precision."""
+        third = self._side(session, value, "M")
+        for letter, side in zip("AB", sides, strict=True):
+            if third == side:
+                raise UsageError(f"{letter} and M are both {third.name}; choose another model as M, or none.")
+        if at_lower:
+            raise UsageError(
+                "A third model is compared at the precision that is stored; untick the lower precision of the two, or "
+                "choose no third model."
+            )
+        return third
+
     def _set(self, chosen: object) -> list[Path]:
         """The files that are meant, each once."""
         values = [value for value in chosen if isinstance(value, str)] if isinstance(chosen, list) else []
@@ -143,6 +168,11 @@ def side_choices(entries: Sequence[Entry]) -> list[str]:
     return [LOADED, *(entry.label for entry in entries)]
 
 
+def third_choices(entries: Sequence[Entry]) -> list[str]:
+    """What a third model can be: none, or what A and B can be."""
+    return [NO_THIRD, *side_choices(entries)]
+
+
 def set_choices(entries: Sequence[Entry]) -> list[str]:
     """What a set can be made of: folders with two models or more, then the models."""
     folders: dict[str, int] = {}
@@ -160,8 +190,15 @@ def choices(entries: Sequence[Entry]) -> Updates:
     return {
         "compare_a": sides,
         "compare_b": dict(sides),
+        "compare_third": {"choices": third_choices(entries)},
         "compare_set": {"choices": set_choices(entries)},
     }
+
+
+def pair_told(names: Sequence[str]) -> str:
+    """What is compared, in words that follow "Comparing": A with B, and a third one with both."""
+    a, b, *others = names
+    return ", and ".join([f"{a} with {b}", *(f"{other} with both" for other in others)])
 
 
 def _inside(entries: Sequence[Entry], folder: str) -> tuple[Entry, ...]:

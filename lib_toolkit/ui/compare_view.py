@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lib_toolkit.analysis.compare.places import Third
 from lib_toolkit.analysis.compare.results import A, B, Comparison
 from lib_toolkit.analysis.matrix.graphs import dendrogram, families, filled, leaves
 from lib_toolkit.analysis.matrix.results import GroupResult, SetResult
-from lib_toolkit.reports.compare_html import group_table, histograms, unet_parts
+from lib_toolkit.identify import Identification
+from lib_toolkit.model import Model
+from lib_toolkit.reports.compare_html import group_table, histograms, third_places, unet_parts
 from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, tag
 from lib_toolkit.reports.matrix_html import nearest_table
 from lib_toolkit.reports.matrix_limits import capital
@@ -23,7 +26,9 @@ _SHAPES = 60
 
 
 def pair_html(comparison: Comparison, metrics: Sequence[str]) -> Html:
-    """Both models, the verdicts, the U of the UNet with its blocks beside it, and the figures of each component."""
+    """The models, the verdicts, where a third one lies, the U of the UNet with its blocks beside it, and the figures of
+    each component."""
+    third = comparison.third
     picture, blocks = unet_parts(comparison)
     unet = tag("div", _framed(picture), blocks, class_="model-toolkit-beside") if picture else EMPTY
     merge_blocks = group_table(comparison.by_merge_block(), metrics)
@@ -31,9 +36,10 @@ def pair_html(comparison: Comparison, metrics: Sequence[str]) -> Html:
     return tag(
         "div",
         tag("h3", f"{comparison.models[A].name} and {comparison.models[B].name}"),
-        tag("p", _side(comparison, A)),
-        tag("p", _side(comparison, B)),
+        *(_side(*side) for side in zip("AB", comparison.models, comparison.found, strict=True)),
+        _side("M", third.model, third.found) if third is not None else EMPTY,
         bullets(comparison.verdicts, "model-toolkit-verdicts"),
+        _third(third) if third is not None else EMPTY,
         join([tag("h4", "The UNet, block by block"), unet]) if unet else EMPTY,
         tag("h4", "Components"),
         group_table(comparison.by_component(), metrics) or tag("p", "Nothing in them can be compared."),
@@ -60,10 +66,13 @@ def set_html(result: SetResult) -> Html:
     )
 
 
-def _side(comparison: Comparison, place: int) -> Html:
-    model, found = comparison.models[place], comparison.found[place]
+def _side(letter: str, model: Model, found: Identification) -> Html:
     facts = f"{found.name}, {human_bytes(model.origin.size)}, {counted(len(model.tensors), 'tensor')}"
-    return join([tag("b", "AB"[place]), f" {model.name}: {facts}"])
+    return tag("p", tag("b", letter), f" {model.name}: {facts}")
+
+
+def _third(third: Third) -> Html:
+    return join([tag("h4", "M between A and B"), third_places(third)])
 
 
 def _framed(picture: Html) -> Html:

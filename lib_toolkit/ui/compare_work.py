@@ -12,6 +12,8 @@ from pathlib import Path
 
 from lib_toolkit.analysis.compare.pairs import compare
 from lib_toolkit.analysis.compare.results import Comparison
+from lib_toolkit.analysis.compare.triples import compare_with_third
+from lib_toolkit.analysis.compare.verdicts import listing
 from lib_toolkit.analysis.matrix.whole import measure_set
 from lib_toolkit.errors import UsageError
 from lib_toolkit.identify import Identification
@@ -23,7 +25,7 @@ from lib_toolkit.reports.compare_png import comparison_png, need_matplotlib
 from lib_toolkit.reports.matrix_files import DATA, PAGE, matrix_files
 from lib_toolkit.target import safe_output_name
 from lib_toolkit.tensors import nbytes
-from lib_toolkit.ui.compare_actions import Compared
+from lib_toolkit.ui.compare_actions import Compared, pair_told
 from lib_toolkit.ui.compare_view import pair_html, set_html
 from lib_toolkit.ui.drafts import Draft, building
 from lib_toolkit.ui.handouts import HANDED_OUT
@@ -33,17 +35,22 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def pair(
-    sides: tuple[Draft, Draft], metrics: Sequence[str], at_lower: bool, progress: Progress, workers: int | None
+    sides: Sequence[Draft], metrics: Sequence[str], at_lower: bool, progress: Progress, workers: int | None
 ) -> Compared:
-    """Compare two models as they are, or as they were changed in memory.
+    """Compare two models as they are, or as they were changed in memory; and say where a third one lies between them,
+    if there is one (then never at the lower precision).
 
     Raises FormatError when a file cannot be read or is not what it was, UsageError for a model without tensors,
     TargetError when the results cannot be written, and CancelledError; nothing is then left behind.
     """
-    progress.start(f"opening {sides[0].name} and {sides[1].name}", 0)
+    progress.start(f"opening {listing([side.name for side in sides])}", 0)
     with ExitStack() as stack:
-        (a, x), (b, y) = (stack.enter_context(_opened(side)) for side in sides)
-        result = compare((a, b), (x, y), progress, at_lower, workers)
+        (a, x), (b, y), *others = [stack.enter_context(_opened(side)) for side in sides]
+        if others:
+            ((m, z),) = others
+            result = compare_with_third((a, b, m), (x, y, z), progress, workers)
+        else:
+            result = compare((a, b), (x, y), progress, at_lower, workers)
         progress.start("writing the comparison", 0)
         files: dict[str, str | bytes] = {
             ".html": compare_html(result, metrics),
@@ -56,7 +63,8 @@ def pair(
     progress.check()
     stem = _stem(sides)
     page, data, *more = HANDED_OUT.add({f"{stem}{ending}": content for ending, content in files.items()})
-    return Compared(f"{a.name} with {b.name}", view, page, data, more[0] if more else None)
+    told = pair_told([a.name, b.name, *(model.name for model, _ in others)])
+    return Compared(told, view, page, data, more[0] if more else None)
 
 
 def several(paths: Sequence[Path], metrics: Sequence[str], progress: Progress, workers: int | None) -> Compared:
@@ -111,10 +119,10 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
     return data.getvalue()
 
 
-def _stem(sides: tuple[Draft, Draft]) -> str:
-    """Both names where every system takes them as that of a file."""
-    a, b = (side.stem[:80] for side in sides)
+def _stem(sides: Sequence[Draft]) -> str:
+    """The names where every system takes them as that of a file."""
+    a, b, *others = (side.stem[: 160 // len(sides)] for side in sides)
     try:
-        return safe_output_name(f"{a} and {b}.html").removesuffix(".html")
+        return safe_output_name(f"{' with '.join([f'{a} and {b}', *others])}.html").removesuffix(".html")
     except UsageError:
         return "comparison"

@@ -32,7 +32,7 @@ _ANSWERED = (
     *("architecture", "class", "component", "import_source", "import_component", "export_name"),
     *("import", "export", "undo", "edits", "details", "tensors"),
     *("report", "report_view", "report_open", "report_html", "report_json"),
-    *("compare_a", "compare_b", "compare_set", "compare_view", "compare_open"),
+    *("compare_a", "compare_b", "compare_third", "compare_set", "compare_view", "compare_open"),
     *("compare_html", "compare_json", "compare_more"),
     *("autoprune_run", "autoprune_cancel", "autoprune_progress", "autoprune_view"),
 )
@@ -154,7 +154,7 @@ def _wire_compare(actions: Actions, wiring: _Wiring) -> None:
         return _answer(comparing.several(key, *values))
 
     sides = (parts["compare_a"], parts["compare_b"])
-    wiring.on("compare_pair", "click", pair, *sides, metrics, parts["compare_at_lower"])
+    wiring.on("compare_pair", "click", pair, *sides, metrics, parts["compare_at_lower"], parts["compare_third"])
     wiring.on("compare_several", "click", several, parts["compare_set"], metrics)
 
 

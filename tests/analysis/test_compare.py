@@ -14,6 +14,7 @@ from lib_toolkit.architectures.registry import architecture
 from lib_toolkit.errors import FormatError
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
+from lib_toolkit.progress import Progress, Status
 from lib_toolkit.reports.compare_published import published
 from lib_toolkit.tensors import nbytes
 from tests.analysis.samples import demo, half, part, save
@@ -480,8 +481,15 @@ def test_a_pair_is_the_same_whatever_other_pairs_are_asked_for(tmp_path):
         first, second = compare_pairs(models, found, [(0, 1), (0, 2)])
         assert (first.compared, first.verdicts) == (alone.compared, alone.verdicts)
         assert published(first, "l2") == published(alone, "l2")
-        third = compare_with_third(tuple(models), tuple(found))
+        told: list[Status] = []
+        third = compare_with_third(tuple(models), tuple(found), Progress(told.append))
         assert third.compared == alone.compared
+        # Position ids, which openclip has not, meet nothing.
+        read = [[nbytes(x) for key, x in model.tensors.items() if "position_ids" not in key] for model in models]
+        sizes = [sum(one) for one in read]
+        assert {status.total for status in told} == {2 * sizes[0] + 2 * sizes[1] + sizes[2]}, "two passes, one bar"
+        done = [status.done for status in told]
+        assert done == sorted(done) and done[-1] == told[-1].total
     assert (len(first.compared), len(second.compared)) == (28, 36)
     (place,) = third.third.components
     assert place.position.ratio == pytest.approx(0.0, abs=1e-6)

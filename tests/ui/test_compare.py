@@ -1,4 +1,4 @@
-"""The Compare panel without a browser: two models, what is in memory, sets and folders, and what is refused."""
+"""The Compare panel without a browser: two models, a third, what is in memory, sets and folders, what is refused."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ pytest.importorskip("gradio")
 
 from lib_toolkit.analysis.compare.measures import METRICS as OF_PAIRS
 from lib_toolkit.analysis.matrix.results import METRICS as OF_SETS
+from lib_toolkit.cli.main import main
 from lib_toolkit.files import SourceFile
 from lib_toolkit.hosts import StandaloneHost
 from lib_toolkit.jobs import Jobs
 from lib_toolkit.ui import compare_work
 from lib_toolkit.ui.actions import Actions
-from lib_toolkit.ui.compare_actions import LOADED, PAIR_METRICS, SET_METRICS
+from lib_toolkit.ui.compare_actions import LOADED, NO_THIRD, PAIR_METRICS, SET_METRICS
 from lib_toolkit.ui.editing import Pointed
 from lib_toolkit.ui.handouts import Handouts
 from lib_toolkit.ui.workspace import Controls
@@ -34,6 +35,7 @@ from tests.ui.clicking import files, loaded, said, settled
 PLAIN = "Stable-diffusion/sd-demo.safetensors"
 WRONG = "Stable-diffusion/sd-demo-wrong-vae.safetensors"
 BLOATED = "Stable-diffusion/sd-demo-bloated.ckpt"
+MIX = "Stable-diffusion/mix.safetensors"
 XL = "Stable-diffusion/xl/sdxl-demo-vpred.safetensors"
 VAE = "VAE/demo.vae.safetensors"
 ALL = list(PAIR_METRICS)
@@ -50,8 +52,24 @@ def actions(models, demo):
     jobs.close()
 
 
-def pair(actions, a, b, metrics=ALL, at_lower=False, key=None):
-    return settled(actions, actions.comparing.pair(key, a, b, metrics, at_lower))[1]
+@pytest.fixture
+def mix(actions, models):
+    """A third model: the VAE three quarters of the way from one to the other, a block of the UNet of its own."""
+    a, b = load_file(models / PLAIN), load_file(models / WRONG)
+    own = np.random.default_rng(1)
+    made = {}
+    for name, array in a.items():
+        if name.startswith(PREFIX):
+            array = (0.25 * array.astype("<f8") + 0.75 * b[name].astype("<f8")).astype(array.dtype)
+        elif ".middle_block." in name:
+            array = (array + own.standard_normal(array.shape)).astype(array.dtype)
+        made[name] = array
+    save_file(made, models / MIX)
+    return made
+
+
+def pair(actions, a, b, metrics=ALL, at_lower=False, key=None, third=NO_THIRD):
+    return settled(actions, actions.comparing.pair(key, a, b, metrics, at_lower, third))[1]
 
 
 def several(actions, chosen, metrics=ALL):
@@ -85,6 +103,73 @@ def test_two_models_in_words_figures_and_files(actions, models):
     assert Path(updates["compare_more"]["value"]).read_bytes().startswith(b"\x89PNG")
     assert "data-model-toolkit-open" in updates["compare_open"]["value"]
     assert files(models) == before
+
+
+def test_a_third_model_is_placed_as_the_command_line_places_it(actions, models, mix, tmp_path):
+    updates = pair(actions, PLAIN, WRONG, third=MIX)
+    names = "sd-demo.safetensors with sd-demo-wrong-vae.safetensors, and mix.safetensors with both"
+    assert said(updates) == f"Compared {names}; no model was changed."
+    page, data = tmp_path / "page.html", tmp_path / "data.json"
+    files_ = [str(models / name) for name in (PLAIN, WRONG, MIX)]
+    given = [*files_[:2], "--third", files_[2], "--html", str(page), "--json", str(data)]
+    assert main(["compare", *given]) == 0
+    assert data_of(updates) == json.loads(data.read_text("utf-8"))
+    assert Path(updates["compare_html"]["value"]).read_text("utf-8") == page.read_text("utf-8")
+    assert Path(updates["compare_html"]["value"]).name == "sd-demo and sd-demo-wrong-vae with mix.html"
+    a, b = (load_file(models / name) for name in (PLAIN, WRONG))
+    x, y, z = (
+        np.concatenate([one[name].astype("<f8").reshape(-1) for name in a if name.startswith(PREFIX)])
+        for one in (a, b, mix)
+    )
+    places = {place["component"]: place for place in data_of(updates)["third"]["components"]}
+    assert places["vae"]["ratio"] == pytest.approx((z - x) @ (y - x) / ((y - x) @ (y - x)), abs=1e-6)
+    assert places["vae"]["mixed"] and not places["unet"]["mixed"]
+    view = said(updates, "compare_view")
+    assert "M mix.safetensors: SD-v1-Demo" in view and "M between A and B" in view
+    assert "The VAE of mix.safetensors is mixed of A's and B's: 75.0 % of B" in view
+    assert "The UNet of mix.safetensors differs, though A and B have the same UNet." in view
+    for place in data_of(updates)["third"]["merge_blocks"]:
+        assert f'<td data-label="Part">{place["name"]}</td>' in updates["compare_view"]["value"]
+    assert str(models) not in updates["compare_view"]["value"]
+
+
+@pytest.mark.parametrize("empty", [NO_THIRD, None, ""])
+def test_without_a_third_model_there_is_none_anywhere(actions, mix, empty):
+    updates = pair(actions, PLAIN, WRONG, third=empty)
+    assert said(updates) == "Compared sd-demo.safetensors with sd-demo-wrong-vae.safetensors; no model was changed."
+    assert data_of(updates)["third"] is None
+    assert "M between A and B" not in said(updates, "compare_view")
+
+
+def test_a_third_model_is_chosen_of_the_same_list(actions):
+    updates = actions.refresh(None)[1]
+    assert updates["compare_third"]["choices"] == [NO_THIRD, *updates["compare_a"]["choices"]]
+
+
+def test_the_third_model_can_be_what_is_loaded_with_its_changes(actions):
+    key, _ = loaded(actions, WRONG)
+    assert "B and M are both sd-demo-wrong-vae.safetensors" in said(pair(actions, PLAIN, WRONG, key=key, third=LOADED))
+    pointed = Pointed("SD-v1-Demo", "VAE-v1-Demo", "auto", PLAIN, "auto", "", "safetensors")
+    settled(actions, actions.editing.bring_in(key, pointed, Controls()))
+    view = said(pair(actions, PLAIN, WRONG, key=key, third=LOADED), "compare_view")
+    assert "The VAE of sd-demo-wrong-vae.safetensors, as changed in memory is that of A." in view
+
+
+@pytest.mark.parametrize(
+    ("third", "at_lower", "sentence"),
+    [
+        (PLAIN, False, "A and M are both sd-demo.safetensors; choose another model as M, or none."),
+        (WRONG, False, "B and M are both sd-demo-wrong-vae.safetensors; choose another model as M, or none."),
+        (LOADED, False, "Nothing is loaded above; choose a model as M, or load one first."),
+        (["x"], False, "M is not chosen yet; choose a model as M."),
+        ("../../etc/passwd", False, "refresh the list"),
+        (MIX, True, "untick the lower precision of the two, or choose no third model."),
+    ],
+)
+def test_what_cannot_be_a_third_model_is_refused_in_a_sentence(actions, mix, third, at_lower, sentence):
+    updates = pair(actions, PLAIN, WRONG, ALL, at_lower, third=third)
+    assert sentence in said(updates)
+    assert "compare_view" not in updates
 
 
 def test_without_matplotlib_there_is_no_picture_and_no_error(actions, monkeypatch):
@@ -197,8 +282,8 @@ def test_a_new_model_without_tensors_and_a_file_that_went(actions, models):
     assert "was changed since it was loaded" in said(pair(actions, LOADED, PLAIN, key=key))
 
 
-@pytest.mark.parametrize("of_a_set", [False, True])
-def test_cancel_leaves_nothing_behind(actions, models, monkeypatch, of_a_set):
+@pytest.mark.parametrize(("compared", "size"), [("pair", "15.0 MB"), ("third", "22.5 MB"), ("set", "15.0 MB")])
+def test_cancel_leaves_nothing_behind(actions, models, mix, monkeypatch, compared, size):
     kept, usual = Handouts(), SourceFile.read_at
     monkeypatch.setattr(compare_work, "HANDED_OUT", kept)
     reads = []
@@ -214,11 +299,17 @@ def test_cancel_leaves_nothing_behind(actions, models, monkeypatch, of_a_set):
 
     monkeypatch.setattr(SourceFile, "read_at", reading)
     before = files(models)
-    if of_a_set:
+    if compared == "set":
         key, updates = actions.comparing.several(None, [PLAIN, WRONG], ALL)
     else:
-        key, updates = actions.comparing.pair(None, PLAIN, WRONG, ALL)
+        third = MIX if compared == "third" else NO_THIRD
+        key, updates = actions.comparing.pair(None, PLAIN, WRONG, ALL, False, third)
     assert "data-model-toolkit-step" in updates["progress"]["value"]
+    deadline = time.monotonic() + 20
+    while f" of {size}" not in said(updates, "progress") and time.monotonic() < deadline:
+        time.sleep(0.05)
+        _, updates = actions.poll(key)
+    assert f" of {size}" in said(updates, "progress")
     _, other = actions.comparing.pair(key, PLAIN, WRONG, ALL)
     assert "still being compared; wait until it is done, or cancel it" in said(other)
     _, updates = settled(actions, actions.cancel(key))
@@ -235,7 +326,7 @@ def test_names_of_files_and_tensors_are_only_text(actions, models):
         path.write_bytes(safetensors_bytes(table, {ACTS: ACTS}))
     labels = [label for label in actions.refresh(None)[1]["compare_set"]["choices"] if "onerror" in label]
     assert len(labels) == 3
-    shown = [pair(actions, *labels[:2]), several(actions, labels)]
+    shown = [pair(actions, *labels[:2]), pair(actions, *labels[:2], third=labels[2]), several(actions, labels)]
     for updates in shown:
         assert "no model was changed" in said(updates)
         page = Path(updates["compare_html"]["value"]).read_text("utf-8")

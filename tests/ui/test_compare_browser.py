@@ -1,4 +1,4 @@
-"""The Compare panel in a real browser: a pair, a set, a page of its own, downloads, narrow and dark."""
+"""The Compare panel in a real browser: a pair, a third, a set, a page of its own, downloads, narrow and dark."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 pytest.importorskip("gradio")
 
@@ -76,6 +77,76 @@ def test_a_pair_beside_its_blocks_in_a_page_and_as_files(panel):
         assert data.startswith({".html": b"<!DOCTYPE", ".json": b"{", ".png": b"\x89PNG"}[ending])
         if part == "json":
             assert json.loads(data)["verdicts"]
+
+
+OPTIONS = "ul.options li:visible, ul[role=listbox] li:visible"
+
+
+def reach(tab, part):
+    """Go there with the Tab key; the list of a choice that is left takes one press more."""
+    for _ in range(3):
+        tab.page.keyboard.press("Tab")
+        tab.page.wait_for_timeout(100)
+        if tab.part(part).evaluate("(part) => part.matches(':focus') || part.querySelector('input:focus') !== null"):
+            return
+    raise AssertionError(f"{part} is not reached")
+
+
+def compare_with_keys(tab, words):
+    """Coming from B, choose the one third model with these words, and go on to the button."""
+    tab.part("compare_b").locator("input").first.focus()
+    reach(tab, "compare_third")
+    tab.page.keyboard.press("ControlOrMeta+a")
+    tab.page.keyboard.type(words)
+    expect(tab.page.locator(OPTIONS).filter(has_text=words)).to_have_count(1)
+    tab.page.wait_for_timeout(300)  # Gradio opens the list anew a moment after each key
+    tab.page.keyboard.press("ArrowDown")
+    tab.page.keyboard.press("Enter")
+    expect(tab.part("compare_third").locator("input").first).to_have_value(re.compile(words))
+    reach(tab, "compare_at_lower")
+    reach(tab, "compare_pair")
+    tab.page.keyboard.press("Enter")
+
+
+@pytest.fixture
+def mix(models, demo):
+    """A model with the VAE three quarters of the way from one to the other."""
+    a, b = (load_file(demo / name) for name in NAMES)
+    for name, array in a.items():
+        if name.startswith("first_stage_model."):
+            a[name] = (0.25 * array.astype("<f8") + 0.75 * b[name].astype("<f8")).astype(array.dtype)
+    save_file(a, models / "Stable-diffusion" / "mix-of-both.safetensors")
+
+
+def test_a_third_model_with_the_keyboard_in_dark_on_a_narrow_page(panel, mix):
+    tab = panel("dark", 400)
+    tab.choose("sd-demo.safetensors", "compare_a")
+    tab.choose("sd-demo-wrong-vae.safetensors", "compare_b")
+    assert tab.part("compare_third").locator("input").first.input_value() == "No third model"
+    compare_with_keys(tab, "mix-of-both")
+    told = "Compared sd-demo.safetensors with sd-demo-wrong-vae.safetensors"
+    tab.wait_for(f"{told}, and mix-of-both.safetensors with both; no model was changed.")
+    tab.wait_for("The VAE of mix-of-both.safetensors is mixed of A's and B's: 75.0 % of B", "compare_view")
+    blocks = tab.part("compare_view").locator("details", has_text="Show the merge blocks")
+    blocks.locator("summary").press("Enter")
+    expect(blocks.locator("tbody tr")).to_have_count(26)
+    expect(blocks.locator("tbody tr").first).to_be_visible()
+    assert tab.run("document.documentElement.scrollWidth") <= 400
+    assert tab.cut("compare_view") == []
+    for part in ("compare_third", "compare_at_lower", "compare_pair"):
+        box = tab.part(part).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 400, part
+    with tab.page.expect_popup() as waiting:
+        tab.page.click("[data-model-toolkit-open=compare_html]")
+    expect(waiting.value.locator("#third")).to_contain_text("mix-of-both.safetensors")
+    waiting.value.close()
+    with tab.page.expect_download() as getting:
+        tab.page.locator("#model_toolkit_compare_json a[href]").first.click()
+    places = json.loads(Path(getting.value.path()).read_text("utf-8"))["third"]["components"]
+    assert [round(place["ratio"], 4) for place in places if place["mixed"]] == [0.75]
+    compare_with_keys(tab, "No third model")
+    tab.wait_for(f"{told}; no model was changed.")
+    expect(tab.part("compare_view")).not_to_contain_text("M between A and B")
 
 
 def test_a_set_in_dark_on_a_narrow_page(panel):

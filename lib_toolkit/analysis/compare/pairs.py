@@ -11,7 +11,7 @@ from lib_toolkit.analysis.compare.kept import Kept
 from lib_toolkit.analysis.compare.measures import Measures, lower_type
 from lib_toolkit.analysis.compare.results import Compared, Comparison, NotCompared, tensor_of
 from lib_toolkit.analysis.compare.shared import shared_tasks
-from lib_toolkit.analysis.compare.sweep import Pair, Task, measure
+from lib_toolkit.analysis.compare.sweep import Pair, Task, measure, task_bytes
 from lib_toolkit.analysis.compare.verdicts import verdicts
 from lib_toolkit.casting import cast
 from lib_toolkit.identify import Identification
@@ -106,6 +106,11 @@ def compare_aligned(
         if model.origin.file is not None:
             model.origin.file.check_unchanged()
     return [_of_pair(alignment, pair, measured) for pair in pairs]
+
+
+def aligned_bytes(alignment: Alignment, pairs: Sequence[Pair]) -> int:
+    """What ``compare_aligned`` reads."""
+    return task_bytes(_tasks(alignment, pairs)[0])
 
 
 def _tasks(alignment: Alignment, pairs: Sequence[Pair]) -> tuple[list[Task], list[int]]:

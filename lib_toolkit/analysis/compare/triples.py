@@ -8,17 +8,20 @@ from dataclasses import replace
 
 from lib_toolkit.analysis.compare.alignment import WEIGHT, Alignment, Row, align, title_of
 from lib_toolkit.analysis.compare.measures import Measures, together
-from lib_toolkit.analysis.compare.pairs import compare, compare_aligned
+from lib_toolkit.analysis.compare.pairs import aligned_bytes, compare, compare_aligned
 from lib_toolkit.analysis.compare.places import Placed, Third, position
 from lib_toolkit.analysis.compare.results import Comparison, merge_block_order
 from lib_toolkit.analysis.compare.third_verdicts import third_verdicts
 from lib_toolkit.analysis.compare.verdicts import verdicts
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model
-from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.progress import SILENT, Portion, Progress
 
 Triple = tuple[Measures, Measures, Measures]
 """A tensor of all three: A to B, A to M, M to B."""
+
+_PAIRS = ((0, 1), (0, 2), (2, 1))
+"""The same, by the places of the models."""
 
 
 def compare_with_third(
@@ -32,13 +35,18 @@ def compare_with_third(
 
     The comparison's ``third`` holds the places, its verdicts tell of them. Raises as ``compare`` does.
     """
-    aligned = align(models, found)
-    pair, to_m, m_to_b = compare_aligned(aligned, ((0, 1), (0, 2), (2, 1)), progress, workers)
-    triples = _triples((pair, to_m, m_to_b))
-    if _names(align(models[:2], found[:2])) == _names(aligned):
+    aligned, alone = align(models, found), align(models[:2], found[:2])
+    if _names(alone) == _names(aligned):
+        pair, to_m, m_to_b = compare_aligned(aligned, _PAIRS, progress, workers)
+        triples = _triples((pair, to_m, m_to_b))
         pair = replace(pair, verdicts=verdicts(pair))
     else:
-        pair = compare(models[:2], found[:2], progress, workers=workers)
+        sizes = aligned_bytes(aligned, _PAIRS), aligned_bytes(alone, _PAIRS[:1])
+        progress.start("comparing", sum(sizes))
+        first, second = (Portion(progress, size) for size in sizes)
+        whole, to_m, m_to_b = compare_aligned(aligned, _PAIRS, first, workers)
+        triples = _triples((whole, to_m, m_to_b))
+        pair = compare(models[:2], found[:2], second, workers=workers)
     third = Third(
         model=models[2],
         found=found[2],
