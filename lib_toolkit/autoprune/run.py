@@ -20,7 +20,7 @@ from lib_toolkit.autoprune.processing import Worker, blank, preview
 from lib_toolkit.autoprune.recovery import recover, remove_temporaries
 from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
 from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
-from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.progress import SILENT, Portion, Progress
 
 PAUSE = 2.0
 """Seconds between two looks: what changes meanwhile is still being copied."""
@@ -215,11 +215,13 @@ def _dry_run(policy: Policy, drop: Path, progress: Progress, report: Report, pau
     steps = [_set_aside(one) for one in (*seen.aside, *changing)]
     for step in steps:
         report(step)
+    ready = [found for found in ready if not known.was_kept(found.name, found.mark)]
+    progress.start(f"looking at what waits in {drop.name}", sum(found.size for found in ready))
     for found in ready:
-        if known.was_kept(found.name, found.mark):
-            continue
-        steps.append(preview(found, policy, known, progress, promised))
+        piece = Portion(progress, found.size)
+        steps.append(preview(found, policy, known, piece, promised))
         report(steps[-1])
+        piece.finish()
     return Run("", "done", began, now(), "", tuple(steps))
 
 
