@@ -18,6 +18,9 @@ from lib_toolkit.autoprune.steps import Step
 from lib_toolkit.errors import CancelledError
 from lib_toolkit.progress import Progress
 
+SEVERAL = "small files"
+"""How the phase ends whose progress is that of many files, whichever was begun last."""
+
 Task: TypeAlias = Callable[[], Any]
 """Something that may be done in another thread; the work goes on with what it returns or raises."""
 

@@ -282,7 +282,8 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
             planned = verdict.plan.as_model()
             equal = known.equal_to(planned, describe(planned), verdict.folder, progress)
             if equal is not None:
-                return replace(step, target=str(equal), reason=f"{equal.name} holds the same already.")
+                reason = f"{equal.name} holds the same already."
+                return replace(step, target=str(equal), reason=reason, foreseen=DUPLICATE)
             size = found.size
             if not verdict.as_it_is:
                 size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
@@ -292,12 +293,15 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
             promised.update(group.folder / name for name in group.names)
             reason = "It needs nothing and would be moved as it is." if verdict.as_it_is else ""
             places = tuple(str(group.place(one)) for one in group.sidecars)
+            step = replace(step, foreseen=MOVED if verdict.as_it_is else WRITTEN)
             return replace(_placed(step, group, ()), target_size=size, reason=reason, sidecars=places)
     except CancelledError:
         raise
     except ToolkitError as error:
+        if not unchanged(found):
+            return blank(found, WAITING, "It was changed or taken away while it was read.")
         reason = str(error).replace(str(found.path), found.name)
-        return blank(found, PLANNED, f"It would go to {FAILED}: {reason}")
+        return replace(blank(found, PLANNED, f"It would go to {FAILED}: {reason}"), foreseen=HAS_FAILED)
 
 
 def _only_here(metadata: Mapping[str, str], equal: Path) -> tuple[str, ...]:

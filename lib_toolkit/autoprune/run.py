@@ -14,7 +14,7 @@ from pathlib import Path
 from lib_toolkit.autoprune import journal as journals
 from lib_toolkit.autoprune.duplicates import Known
 from lib_toolkit.autoprune.journal import Intent, Journal
-from lib_toolkit.autoprune.line import Line, Stoppable, alone
+from lib_toolkit.autoprune.line import SEVERAL, Line, Stoppable, alone
 from lib_toolkit.autoprune.lock import BusyError, FolderLock, is_held
 from lib_toolkit.autoprune.looking import Aside, Found, Look, Mark, look, stable, unchanged
 from lib_toolkit.autoprune.policy import Policy
@@ -22,7 +22,7 @@ from lib_toolkit.autoprune.processing import Worker, blank, preview
 from lib_toolkit.autoprune.recovery import recover, remove_temporaries
 from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
 from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
-from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.progress import SILENT, Portion, Progress
 from lib_toolkit.streaming import default_workers
 
 PAUSE = 2.0
@@ -214,7 +214,7 @@ class _Session:
 
     def _side_by_side(self, batch: list[Found], journal: Journal, rest: Mapping[str, Intent], tell: Report) -> None:
         by_name = {found.name: found for found in batch}
-        self.progress.start(f"{len(batch)} small files", sum(found.size for found in batch))
+        self.progress.start(f"{len(batch)} {SEVERAL}", sum(found.size for found in batch))
 
         def ended(step: Step) -> None:
             self._end(by_name[step.file], step, tell)
@@ -265,11 +265,13 @@ def _dry_run(policy: Policy, drop: Path, progress: Progress, report: Report, pau
     steps = [_set_aside(one) for one in (*seen.aside, *changing)]
     for step in steps:
         report(step)
+    ready = [found for found in ready if not known.was_kept(found.name, found.mark)]
+    progress.start(f"looking at what waits in {drop.name}", sum(found.size for found in ready))
     for found in ready:
-        if known.was_kept(found.name, found.mark):
-            continue
-        steps.append(preview(found, policy, known, progress, promised))
+        piece = Portion(progress, found.size)
+        steps.append(preview(found, policy, known, piece, promised))
         report(steps[-1])
+        piece.finish()
     return Run("", "done", began, now(), "", tuple(steps))
 
 

@@ -1,7 +1,8 @@
 """A run in a process of its own, for programs that have other things to do: started, told of, and ended cleanly.
 
-The command is always ``autoprune --child`` of this package, run by this interpreter. What is to be done goes as one
-line of JSON into its standard input, and the pipe stays open for as long as the run is wanted (``background``).
+The command is always ``autoprune --child`` of this package (a dry run's says ``--dry-run`` too), run by this
+interpreter. What is to be done goes as one line of JSON into its standard input, and the pipe stays open for as long as
+the run is wanted (``background``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from lib_toolkit.autoprune.line import SEVERAL
 from lib_toolkit.autoprune.policy import Policy
 from lib_toolkit.autoprune.steps import BEGUN, Run, Step, run_of, step_of
 from lib_toolkit.errors import CancelledError, ToolkitError
@@ -41,9 +43,12 @@ _LONGEST = 2000
 
 
 def run_in_child(
-    policy: Policy, progress: Progress = SILENT, report: Callable[[Step], None] = lambda step: None
+    policy: Policy,
+    progress: Progress = SILENT,
+    report: Callable[[Step], None] = lambda step: None,
+    dry: bool = False,
 ) -> Run:
-    """What ``run_once`` does, by a child of low priority; returns when it has ended.
+    """What ``run_once`` does, dry or not, by a child of low priority; returns when it has ended.
 
     Raises CancelledError when it was cancelled (what was being written is removed), and ToolkitError with the
     child's own sentence when it could not do its work, or ended before its work was done.
@@ -51,7 +56,7 @@ def run_in_child(
     progress.start("starting", 0)
     steps: list[Step] = []
     ended: Run | None = None
-    with _running(policy) as child:
+    with _running(policy, dry) as child:
         counted = _Counted(progress)
         for line in child.lines(progress):
             if "progress" in line:
@@ -90,7 +95,8 @@ class _Counted:
         if not isinstance(done, int) or not isinstance(total, int):
             return
         phase = str(told.get("phase", ""))[:_LONGEST]
-        named = f"{self.file}: {phase}" if self.file and self.file.rpartition("/")[2] not in phase else phase
+        told_of = phase.endswith(SEVERAL) or self.file.rpartition("/")[2] in phase
+        named = phase if told_of else f"{self.file}: {phase}"
         if (named, total) != self._phase or done < self._done:
             self._phase, self._done = (named, total), 0
             self._progress.start(named, total)
@@ -167,11 +173,12 @@ class _Child:
 
 
 @contextmanager
-def _running(policy: Policy) -> Iterator[_Child]:
+def _running(policy: Policy, dry: bool) -> Iterator[_Child]:
     """The child while it is wanted; however the block ends, it has ended too."""
     if not sys.executable:
         raise ToolkitError("Autoprune cannot find the Python that runs here; use the command model-toolkit autoprune.")
     command = [sys.executable, "-c", _COMMAND, str(_PACKAGES), "autoprune", "--child"]
+    command += ["--dry-run"] if dry else []
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     if sys.platform == "win32":
         # No window, and Ctrl+C in the program's own does not reach it: it ends when the pipe closes.

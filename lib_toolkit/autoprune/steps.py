@@ -53,7 +53,8 @@ class Step:
     result, of the equal model for a duplicate, of the file in Failed for a failure; empty where there is none.
     ``source`` is where the source lies now (below the drop folder), empty when it was moved away or deleted.
     ``hashes`` are those of the whole source, ``target_hashes`` those of the result. ``sidecars`` are the paths of
-    the files that went along. ``recovered``: the work was begun by a run that did not end.
+    the files that went along. ``recovered``: the work was begun by a run that did not end. ``foreseen``: of a planned
+    step, the outcome that a run would have.
     """
 
     file: str
@@ -73,6 +74,7 @@ class Step:
     hashes: Mapping[str, str | None] = field(default_factory=dict)
     target_hashes: Mapping[str, str | None] = field(default_factory=dict)
     recovered: bool = False
+    foreseen: str = ""
 
     @property
     def saved(self) -> int:
@@ -149,7 +151,7 @@ def run_of(table: Mapping[str, object], steps: tuple[Step, ...] = ()) -> Run:
     return Run(**texts, steps=steps)
 
 
-_TEXTS = ("file", "outcome", "time", "reason", "architecture", "kind", "target", "source")
+_TEXTS = ("file", "outcome", "time", "reason", "architecture", "kind", "target", "source", "foreseen")
 
 
 def now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from lib_toolkit.autoprune.steps import (
@@ -28,7 +29,12 @@ _COUNTED = {
     POSTPONED: "postponed",
     WAITING: "waiting",
     LEFT: "left alone",
-    PLANNED: "looked at",
+}
+_FORESEEN = {
+    WRITTEN: "to prune",
+    MOVED: "to move as they are",
+    DUPLICATE: "there already",
+    HAS_FAILED: "to move to Failed",
 }
 
 
@@ -52,14 +58,21 @@ def sentence(step: Step) -> str:
 
 
 def summary(run: Run) -> str:
-    """What a run did, in one sentence."""
+    """What a run did, or a dry run found, in one sentence."""
     if run.state == "busy":
         return run.reason
-    told = [f"{count:,} {_COUNTED.get(outcome, outcome)}" for outcome, count in run.counts.items()]
+    told = [f"{count:,} {what}" for what, count in Counter(map(_counted, run.steps)).items()]
     if not told:
         return "Nothing lies in the drop folder."
-    saved = f"; {human_bytes(run.saved)} saved" if run.saved > 0 else ""
+    planned = any(step.outcome == PLANNED for step in run.steps)
+    saved = f"; {human_bytes(run.saved)} {'would be saved' if planned else 'saved'}" if run.saved > 0 else ""
     return f"Files: {', '.join(told)}{saved}."
+
+
+def _counted(step: Step) -> str:
+    if step.outcome == PLANNED:
+        return _FORESEEN.get(step.foreseen, "looked at")
+    return _COUNTED.get(step.outcome, step.outcome)
 
 
 def _place(step: Step) -> str:

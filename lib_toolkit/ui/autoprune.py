@@ -1,4 +1,5 @@
-"""The Autoprune panel: how the run goes, what waits in the drop folder, what the last run did with each file."""
+"""The Autoprune panel: how the run goes, what waits in the drop folder and what would become of it, what the last run
+did with each file."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ def build() -> dict[str, Any]:
     """The panel's components by name, with their ids ``model_toolkit_<name>``."""
     parts: dict[str, Any] = {}
     with gr.Row(elem_id="model_toolkit_autoprune", elem_classes=["model-toolkit-top"]):
-        for name, label, may in (("run", "Run now", True), ("look", "Look again", True), ("cancel", "Stop", False)):
+        for name, label, may in (
+            *(("run", "Run now", True), ("preview", "Preview", True)),
+            *(("look", "Look again", True), ("cancel", "Stop", False)),
+        ):
             parts[f"autoprune_{name}"] = gr.Button(
                 label,
                 interactive=may,

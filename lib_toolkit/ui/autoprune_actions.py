@@ -1,6 +1,7 @@
-"""What the Autoprune panel does: says how the run goes, what the last one did and what waits; begins and ends runs.
+"""What the Autoprune panel does: says how the run goes, what the last one did and what waits; begins and ends runs
+and previews.
 
-A run belongs to no session: every page that looks sees it, and may go on with other work meanwhile.
+These belong to no session: every page that looks sees them, and may go on with other work meanwhile.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from lib_toolkit.autoprune import last_run, policy_of, waiting
 from lib_toolkit.autoprune.steps import DEALT_WITH
 from lib_toolkit.errors import ToolkitError, UsageError
 from lib_toolkit.hosts.host import LOCAL_VISITOR, Visitor
+from lib_toolkit.jobs import JobView
 from lib_toolkit.reports.html import Html, join, tag
 from lib_toolkit.reports.numbers import counted, human_bytes
-from lib_toolkit.ui import autoprune_view, saving, screen
+from lib_toolkit.ui import autoprune_view, preview_view, saving, screen
 from lib_toolkit.ui.desk import Desk
+from lib_toolkit.ui.previews import Outlook
 from lib_toolkit.ui.pruner import Pruner
 from lib_toolkit.ui.screen import Updates, merge
 from lib_toolkit.ui.workspace import Session
@@ -58,10 +61,25 @@ class Autopruning:
 
         return self._desk.answer(key, begin)
 
+    def preview(self, key: str | None) -> tuple[str, Updates]:
+        """Begin to look what a run would do, or watch the look that goes on. Nothing is changed, so that everybody
+        may."""
+
+        def begin(session: Session) -> Updates:
+            try:
+                session.watched = self._pruner.preview()
+            except UsageError as error:  # the page may not know yet why
+                return merge(self.shown(session), screen.status(str(error), "error"))
+            return self.watch(session)
+
+        return self._desk.answer(key, begin)
+
     def cancel(self, key: str | None, visitor: Visitor = LOCAL_VISITOR) -> tuple[str, Updates]:
-        """End the run; the file that is being written is removed, and its source stays."""
+        """End the run or the preview; the file that is being written is removed, and its source stays."""
 
         def ask(session: Session) -> Updates:
+            if self._pruner.running is None and self._pruner.previews.cancel():
+                return self.watch(session)
             saving.check_may_write(self._desk.host, visitor)
             if not self._pruner.cancel():
                 raise UsageError("No autoprune run goes on here that could be cancelled.")
@@ -71,7 +89,7 @@ class Autopruning:
 
     def shown(self, session: Session) -> Updates:
         """The whole panel."""
-        view = self._pruner.running
+        view = self._pruner.running or self._pruner.previews.running
         if view is not None:
             session.watched = view.id
             return self.watch(session)
@@ -79,20 +97,19 @@ class Autopruning:
         return merge(_still(), {"autoprune_view": {"value": self._state()}})
 
     def watch(self, session: Session) -> Updates:
-        """How the run goes that the page watches, and once, how it ended."""
+        """How the run or preview goes that the page watches, and once, how it ended."""
         view = self._pruner.running
         if view is not None:
-            session.watched = view.id
-            session.step += 1
-            return {
-                "autoprune_progress": {"value": screen.progress_html(view, session.step, _EVERY)},
-                "autoprune_run": {"interactive": False},
-                "autoprune_cancel": {"interactive": not view.cancelling},
-                "autoprune_view": {"value": self._so_far()},
-            }
+            return _goes_on(session, view, self._so_far(), may_run=False)
+        view = self._pruner.previews.running
+        if view is not None:
+            return _goes_on(session, view, self._foreseen_so_far(), may_run=True)
         if not session.watched:
             return _still()
         job, session.watched = session.watched, ""
+        outlook = self._pruner.previews.outcome(job)
+        if outlook is not None:
+            return merge(_still(), {"autoprune_view": {"value": self._foreseen(outlook)}})
         said, looks = "The run has ended.", "model-toolkit-said"  # the panel says the same to the eye
         with contextlib.suppress(UsageError):  # it ended too long ago
             said, good = self._pruner.outcome(job)
@@ -109,12 +126,26 @@ class Autopruning:
         told = f"{counted(count, 'file')} so far, {human_bytes(saved)} saved." if count else "No file is done yet."
         return join([tag("p", told), autoprune_view.steps_html(steps[-_LATEST:], policy)])
 
-    def _state(self) -> Html:
+    def _foreseen_so_far(self) -> Html:
+        steps = self._pruner.previews.steps
+        said = f"{counted(len(steps), 'file')} looked at so far." if steps else "No file is looked at yet."
+        return preview_view.preview_html(said, steps[-_LATEST:], policy_of(self._desk.host))
+
+    def _foreseen(self, outlook: Outlook) -> Html:
+        looks = "model-toolkit-said" if outlook.good else "model-toolkit-status model-toolkit-error"
+        ended = tag("p", outlook.said, role="status", class_=looks)
+        return join([ended, self._state(outlook if outlook.good else None)])
+
+    def _state(self, outlook: Outlook | None = None) -> Html:
+        """Everything that stands still. A preview says more of what waits, in whose place it stands."""
         host = self._desk.host
         try:
             policy = policy_of(host)
             rules = autoprune_view.rules_html(policy, host.setting("autoprune", False) is True, host.settings_place)
-            there = autoprune_view.waiting_html(waiting(policy), policy)
+            if outlook is None:
+                there = autoprune_view.waiting_html(waiting(policy), policy)
+            else:
+                there = preview_view.preview_html(outlook.said, outlook.steps, policy)
             # Lists on a page may be older than the run: the page makes the host's afresh, once for each mark.
             mark = tag("span", data_model_toolkit_saved=self._pruner.changed or None)
             return join([mark, rules, there, autoprune_view.run_html(last_run(policy), policy)])
@@ -122,10 +153,24 @@ class Autopruning:
             return tag("p", str(error), class_="model-toolkit-problem")
 
 
+def _goes_on(session: Session, view: JobView, so_far: Html, may_run: bool) -> Updates:
+    """A run or a preview goes on, which the page watches from now on."""
+    session.watched = view.id
+    session.step += 1
+    return {
+        "autoprune_progress": {"value": screen.progress_html(view, session.step, _EVERY)},
+        "autoprune_run": {"interactive": may_run},
+        "autoprune_preview": {"interactive": False},
+        "autoprune_cancel": {"interactive": not view.cancelling},
+        "autoprune_view": {"value": so_far},
+    }
+
+
 def _still() -> Updates:
     """Nothing runs."""
     return {
         "autoprune_progress": {"value": screen.IDLE},
         "autoprune_run": {"interactive": True},
+        "autoprune_preview": {"interactive": True},
         "autoprune_cancel": {"interactive": False},
     }

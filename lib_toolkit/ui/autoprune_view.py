@@ -20,7 +20,7 @@ from lib_toolkit.autoprune.telling import summary
 from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, tag
 from lib_toolkit.reports.numbers import counted, human_bytes
 
-_OUTCOMES = {
+OUTCOMES = {
     WRITTEN: ("✓", "pruned", "good"),
     MOVED: ("→", "moved as it was", "good"),
     DUPLICATE: ("=", "there already", "good"),
@@ -99,7 +99,8 @@ def rules_html(policy: Policy, at_start: bool, where: str) -> Html:
     return tag(
         "p",
         f"Put downloads into {drop_name(policy)}. {begin}, each of them becomes a clean model in the folder of its "
-        f"kind, with its previews and info files: {'; '.join(rules)}. Settings: {where}.",
+        f"kind, with its previews and info files: {'; '.join(rules)}. Preview tells what would become of each and "
+        f"changes nothing. Settings: {where}.",
         class_="model-toolkit-rules",
     )
 
@@ -107,6 +108,22 @@ def rules_html(policy: Policy, at_start: bool, where: str) -> Html:
 def drop_name(policy: Policy) -> str:
     """The drop folder as users know it, without the way to it."""
     return f"{policy.drop.parent.name}/{policy.drop.name}"
+
+
+def card(file: str, badge: str, tone: str, sentence: str, more: Html) -> Html:
+    """One file of a list of steps: its name, what became of it in a word and in a sentence, and more."""
+    told = tag("span", badge, class_=f"model-toolkit-outcome model-toolkit-outcome-{tone}")
+    head = tag("div", tag("b", file), told, class_="model-toolkit-step-head")
+    return tag("li", head, tag("p", sentence), more)
+
+
+def place_of(path: str, policy: Policy) -> str:
+    """A path below one of the policy's folders, by the name of that folder: visitors need not know where it is."""
+    target = Path(path)
+    for folder in _folders(policy):
+        if target.is_relative_to(folder):
+            return f"{folder.name}/{target.relative_to(folder).as_posix()}"
+    return target.name
 
 
 def _titled(title: str, *parts: str) -> Html:
@@ -122,23 +139,14 @@ def _when(moment: str) -> str:
 
 
 def _card(step: Step, policy: Policy) -> Html:
-    sign, word, tone = _OUTCOMES.get(step.outcome, ("?", step.outcome, "still"))
+    sign, word, tone = OUTCOMES.get(step.outcome, ("?", step.outcome, "still"))
     more = bullets(_facts(step, policy))
-    return tag(
-        "li",
-        tag(
-            "div",
-            tag("b", step.file),
-            tag("span", f"{sign} {word}", class_=f"model-toolkit-outcome model-toolkit-outcome-{tone}"),
-            class_="model-toolkit-step-head",
-        ),
-        tag("p", _sentence(step, policy)),
-        details("Details", more) if more else EMPTY,
-    )
+    folded = details("Details", more) if more else EMPTY
+    return card(step.file, f"{sign} {word}", tone, _sentence(step, policy), folded)
 
 
 def _sentence(step: Step, policy: Policy) -> str:
-    place = _place(step.target, policy)
+    place = place_of(step.target, policy)
     size, result = human_bytes(step.size), human_bytes(step.target_size)
     if step.outcome == WRITTEN:
         less = f"{human_bytes(step.saved)} saved" if step.saved > 0 else "nothing saved"
@@ -165,15 +173,6 @@ def _facts(step: Step, policy: Policy) -> list[str]:
     if step.recovered:
         facts.append("Begun by a run that was cut off, and ended by this one")
     return facts
-
-
-def _place(path: str, policy: Policy) -> str:
-    """A path below one of the policy's folders, by the name of that folder: visitors need not know where it is."""
-    target = Path(path)
-    for folder in _folders(policy):
-        if target.is_relative_to(folder):
-            return f"{folder.name}/{target.relative_to(folder).as_posix()}"
-    return target.name
 
 
 def _folders(policy: Policy) -> Iterable[Path]:

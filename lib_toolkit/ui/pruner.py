@@ -1,7 +1,8 @@
 """Autoprune for one host: the run that goes on, known to every page, and the one at the host's start.
 
 A run is a child process, watched by a job. There is at most one of ours; another WebUI's on the same folder is told
-apart by the folder's lock. Reload UI ends it and begins anew, and what lives here goes on meanwhile.
+apart by the folder's lock. Reload UI ends it and begins anew, and what lives here goes on meanwhile. A preview gives
+way to a run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lib_toolkit.errors import ToolkitError, UsageError
 from lib_toolkit.hosts.host import CHECKPOINT, LORA, TEXT_ENCODER, VAE, Host
 from lib_toolkit.jobs import Jobs, JobView
 from lib_toolkit.progress import Progress
+from lib_toolkit.ui.previews import Previews
 
 _END = 25.0
 """Seconds in which a run that was asked to stop has ended: its child is killed before."""
@@ -32,6 +34,7 @@ class Pruner:
         self.host = host
         self._jobs = jobs
         self._runner = runner
+        self.previews = Previews(jobs)
         self._lock = threading.Lock()
         self._job = ""
         self._steps: list[Step] = []
@@ -44,10 +47,21 @@ class Pruner:
         with self._lock:
             if self.running is None:
                 policy = policy_of(self.host)
+                self.previews.give_way()
                 self._steps = []
                 steps = self._steps
                 self._job = self._jobs.start("autopruning", lambda progress: self._run(policy, steps, progress, tell))
             return self._job
+
+    def preview(self) -> str:
+        """Begin to look what a run would do, or go on with the look that goes on; its job's id.
+
+        Raises UsageError when it cannot be, and while a run of ours goes on.
+        """
+        with self._lock:
+            if self.running is not None:
+                raise UsageError("Autoprune works on what lies in its folder; preview what is left when it has ended.")
+            return self.previews.begin(policy_of(self.host))
 
     @property
     def running(self) -> JobView | None:
@@ -95,7 +109,8 @@ class Pruner:
             print(f"Model Toolkit: autopruning cannot begin: {error}")
 
     def ended(self) -> None:
-        """The host lets go of the tab: end the run, and wait for that."""
+        """The host lets go of the tab: end the run or the preview, and wait for that."""
+        self.previews.end()
         view = self.running
         if view is not None:
             self._jobs.cancel(view.id)
@@ -107,6 +122,7 @@ class Pruner:
                 steps.append(step)
 
         try:
+            self.previews.end()  # on some systems nobody can move a file while a preview reads it
             run = self._runner(policy, progress, note)
             if tell and run.steps:
                 print(f"Model Toolkit: autopruning has ended. {summary(run)}")

@@ -34,7 +34,7 @@ _ANSWERED = (
     *("report", "report_view", "report_open", "report_html", "report_json"),
     *("compare_a", "compare_b", "compare_third", "compare_set", "compare_view", "compare_open"),
     *("compare_html", "compare_json", "compare_more"),
-    *("autoprune_run", "autoprune_cancel", "autoprune_progress", "autoprune_view"),
+    *("autoprune_run", "autoprune_preview", "autoprune_cancel", "autoprune_progress", "autoprune_view"),
 )
 """The parts of the page that an answer may change."""
 
@@ -168,6 +168,7 @@ def _wire_autoprune(actions: Actions, wiring: _Wiring) -> None:
         return _answer(autopruning.cancel(key, visitor_of(request)))
 
     wiring.on("autoprune_run", "click", run)
+    wiring.on("autoprune_preview", "click", lambda key: _answer(autopruning.preview(key)))
     wiring.on("autoprune_cancel", "click", cancel)
     for part, event in (("autoprune_look", "click"), ("tab_autoprune", "select")):
         wiring.on(part, event, lambda key: _answer(autopruning.look(key)))

@@ -150,8 +150,8 @@ class Session:
     """One browser session. Whoever reads or changes it holds ``lock``.
 
     ``saved`` is the draft that was saved last, ``asked`` what a second click is awaited for, ``aim`` what the Advanced
-    panel points at, ``measuring`` the job that computes the metric, ``watched`` the autoprune run (no job of this
-    session) that the page tells of. ``refusal`` is what a click was told while a job
+    panel points at, ``measuring`` the job that computes the metric, ``watched`` the autoprune run or its preview (no
+    job of this session) that the page tells of. ``refusal`` is what a click was told while a job
     ran, with the time until which the job's own progress line gives way to it.
     """
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lib_toolkit.autoprune import hashes, run_once, waiting, watch
+from lib_toolkit.autoprune import hashes, processing, run_once, waiting, watch
 from lib_toolkit.errors import CancelledError, UsageError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
@@ -165,6 +165,7 @@ def test_a_dry_run_changes_nothing(lib):
     assert "web page" in steps["bad.ckpt"].reason
     assert sorted((path, path.stat().st_mtime_ns) for path in lib.root.rglob("*")) == before
     real = {step.file: step for step in lib.run().steps}
+    assert {name: step.foreseen for name, step in steps.items()} == {name: step.outcome for name, step in real.items()}
     for name in ("a.safetensors", "clean.safetensors"):
         assert steps[name].target_size == real[name].target_size
 
@@ -219,6 +220,30 @@ def test_what_is_not_named_like_a_model_is_told_of(lib):
     (lib.drop / "notes.txt").write_text("x")
     assert {step.file: step.outcome for step in lib.run().steps} == dict.fromkeys(names, "left")
     assert {step.file for step in waiting(lib.policy())} == set(names)
+
+
+def test_a_dry_run_counts_and_can_be_stopped(lib):
+    sizes = [save(lib.drop / f"{seed}.safetensors", samples.lora(seed)).stat().st_size for seed in range(3)]
+    told, steps = [], []
+    run_once(lib.policy(), Progress(told.append), pause=0.01, dry=True)
+    assert {(status.phase, status.total) for status in told} == {("looking at what waits in Autoprune", sum(sizes))}
+    assert told[-1].done == sum(sizes)
+    with pytest.raises(CancelledError):
+        run_once(lib.policy(), Progress(cancelled=lambda: bool(steps)), steps.append, pause=0.01, dry=True)
+    assert len(steps) == 1
+
+
+def test_a_dry_run_does_not_blame_a_file_that_a_run_takes_away(lib, monkeypatch):
+    gone = save(lib.drop / "gone.safetensors", samples.lora())
+    usual = processing.open_model
+
+    def late(path):
+        gone.unlink(missing_ok=True)
+        return usual(path)
+
+    monkeypatch.setattr(processing, "open_model", late)
+    (step,) = run_once(lib.policy(), pause=0.01, dry=True).steps
+    assert (step.outcome, step.foreseen) == ("waiting", "") and "taken away" in step.reason
 
 
 def test_a_dry_run_knows_its_own_answers(lib):

@@ -62,6 +62,16 @@ def test_steps_progress_and_the_run_come_back(lib):
     assert any(status.phase == "2 small files" and status.total for status in told)
 
 
+def test_a_dry_run_in_a_child_changes_nothing(lib):
+    save(lib.drop / "a.safetensors", samples.lora())
+    before = lib.files()
+    steps = []
+    run = run_in_child(lib.policy(), report=steps.append, dry=True)
+    assert (run.counts, run.steps) == ({"planned": 1}, tuple(steps))
+    assert (run.steps[0].foreseen, run.steps[0].target) == ("written", str(lib.folder("lora") / "a.safetensors"))
+    assert lib.files() == before and last_run(lib.policy()) is None
+
+
 def test_an_empty_folder_leaves_the_journal_as_it_is(lib):
     save(lib.drop / "a.safetensors", samples.lora())
     first = run_in_child(lib.policy())

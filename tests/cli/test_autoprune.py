@@ -60,7 +60,7 @@ def test_a_dry_run_changes_nothing(lib, capsys):
     assert _autoprune(lib, "--dry-run") == 0
     out = capsys.readouterr().out
     assert str(lib.folder("lora") / "a.safetensors") in out
-    assert "1 looked at" in out
+    assert "Files: 1 to prune; " in out and " would be saved." in out
     assert source.is_file()
     assert lib.files() == ["Autoprune/a.safetensors"]
 

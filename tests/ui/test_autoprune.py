@@ -67,7 +67,7 @@ def test_before_anything_was_done(make):
     assert "Put downloads into" in told and "When you press Run now, each of them becomes a clean model" in told
     assert "Settings: .model-toolkit.json in the models folder" in told
     assert "Nothing lies in" in told and "There was none yet." in told
-    assert updates["autoprune_run"] == {"interactive": True}
+    assert updates["autoprune_run"] == updates["autoprune_preview"] == {"interactive": True}
     assert updates["autoprune_cancel"] == {"interactive": False}
     assert "data-model-toolkit-saved" not in updates["autoprune_view"]["value"]
 
@@ -93,7 +93,7 @@ def test_a_run_from_begin_to_end(make):
     assert "sub/big.safetensors" in waiting and "The next run deals with it." in waiting
     assert "comes.ckpt.part" in waiting and "a download that has not ended" in waiting
     key, updates = panel.panel.run(None)
-    assert updates["autoprune_run"] == {"interactive": False}
+    assert updates["autoprune_run"] == updates["autoprune_preview"] == {"interactive": False}
     assert updates["autoprune_cancel"] == {"interactive": True}
     assert 'data-model-toolkit-every="1000"' in updates["autoprune_progress"]["value"]
     _, updates = panel.ended((key, updates))

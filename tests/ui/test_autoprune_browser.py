@@ -90,13 +90,40 @@ def test_run_now_and_what_it_did(open_tab, drop):
     panel(open_tab()).wait_for("now Stable-diffusion/sd-demo-download.safetensors", "autoprune_view")
 
 
+def test_preview_then_run_now(open_tab, drop):
+    before = sorted((path, path.stat().st_mtime_ns) for path in drop.parent.rglob("*"))
+    tab = panel(open_tab())
+    tab.click("autoprune_preview")
+    tab.wait_for("Starting", "autoprune_progress")
+    expect(tab.part("autoprune_preview")).to_be_disabled()
+    expect(tab.part("autoprune_cancel")).to_be_enabled()
+    tab.click("autoprune_cancel")
+    tab.wait_for("The preview was stopped", "autoprune_view")
+    tab.click("autoprune_preview")
+    tab.wait_for("Files: 1 waiting, 1 to move to Failed, 1 to prune;", "autoprune_view")
+    expect(tab.part("autoprune_view").get_by_role("heading", name="Preview: nothing was changed")).to_be_visible()
+    expect(tab.page.locator("#model_toolkit [data-model-toolkit-step]")).to_have_count(0)
+    card = tab.part("autoprune_view").locator("li", has_text="sd-demo-download.ckpt").first
+    for words in ("would be saved), as Stable-diffusion/sd-demo-download.safetensors.", "To leave out", "F32 → F16"):
+        expect(card.get_by_text(words).last).to_be_visible()
+    assert sorted((path, path.stat().st_mtime_ns) for path in drop.parent.rglob("*")) == before
+    # A run does what was foretold, without waiting for the preview that goes on.
+    tab.click("autoprune_preview")
+    tab.wait_for("Starting", "autoprune_progress")
+    tab.click("autoprune_run")
+    tab.wait_for("1 waiting, 1 moved to Failed, 1 pruned", "autoprune_view")
+    expect(tab.part("autoprune_view")).not_to_contain_text("Preview: nothing")
+    expect(tab.part("autoprune_preview")).to_be_enabled()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_on_a_narrow_page(open_tab, drop, theme):
     tab = panel(open_tab(theme, 400))
-    tab.click("autoprune_run")
-    tab.wait_for("1 pruned", "autoprune_view")
-    assert tab.run("document.documentElement.scrollWidth") <= 400
-    for part in ("autoprune_run", "autoprune_look", "autoprune_cancel", "autoprune_view"):
+    for button, words in (("autoprune_preview", "1 to prune"), ("autoprune_run", "1 pruned")):
+        tab.click(button)
+        tab.wait_for(words, "autoprune_view")
+        assert tab.run("document.documentElement.scrollWidth") <= 400
+    for part in ("autoprune_run", "autoprune_preview", "autoprune_look", "autoprune_cancel", "autoprune_view"):
         box = tab.part(part).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 400, part
 
