@@ -100,8 +100,12 @@ _BY_MODULE: tuple[tuple[str, str, str], ...] = (
 )
 """Bases that module names alone tell, in order of what they prove: Flux has add_q_proj too."""
 
-_SUFFIX = re.compile("(?:" + "|".join(sorted(map(re.escape, SUFFIXES), key=len, reverse=True)) + ")$")
-_ENDINGS = tuple(SUFFIXES)
+_BY_LAST = {
+    last: tuple(sorted((ending for ending in SUFFIXES if ending.endswith(last)), key=len, reverse=True))
+    for last in {ending[ending.rfind(".") :] for ending in SUFFIXES}
+}
+"""The endings of keys by what follows their last dot, the longest first."""
+
 _MARKING = frozenset({"down", "up", "w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "blocks", "diff", "on_input"})
 _SHARE = 0.5
 """Share of the modules that must fit a base before it is named."""
@@ -174,14 +178,14 @@ def _modules(shapes: Shapes) -> tuple[list[_Module], tuple[str, ...], set[str]]:
     keys: list[str] = []
     algorithms: set[str] = set()
     for key, shape in shapes.items():
-        hit = _SUFFIX.search(key) if key.endswith(_ENDINGS) else None
-        if hit is None:
-            continue
-        algorithm, role = SUFFIXES[hit.group()]
-        if algorithm:
-            algorithms.add(algorithm)
-        found.setdefault(key[: hit.start()], {})[role] = shape
-        keys.append(key)
+        for ending in _BY_LAST.get(key[key.rfind(".") :], ()):
+            if key.endswith(ending):
+                algorithm, role = SUFFIXES[ending]
+                if algorithm:
+                    algorithms.add(algorithm)
+                found.setdefault(key[: -len(ending)], {})[role] = shape
+                keys.append(key)
+                break
     return [_module(name, roles) for name, roles in found.items()], tuple(keys), algorithms
 
 

@@ -120,12 +120,15 @@ def _metadata(value: object, path: Path) -> dict[str, str]:
 
 
 def _tensor(key: str, value: object, file: SourceFile, data_start: int, warnings: list[str]) -> Stored:
-    if not isinstance(value, dict) or not value.keys() >= _FIELDS:
+    if not isinstance(value, dict):
         raise _bad(file, key, "no dtype, shape and data_offsets")
+    try:
+        name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    except KeyError:
+        raise _bad(file, key, "no dtype, shape and data_offsets") from None
     if len(value) > len(_FIELDS):
         extra = ", ".join(sorted(value.keys() - _FIELDS))
         warnings.append(f"The header's entry for {key[:80]!r} has unknown fields: {extra[:80]}.")
-    name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     dtype = _TYPES.get(name) if isinstance(name, str) else None
     if dtype is None:
         raise _bad(file, key, f"the unknown type {str(name)[:40]!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import TargetError
 from lib_toolkit.formats.layout import Frame, Layout, Slot
 from lib_toolkit.formats.safetensors import MAX_HEADER
@@ -12,6 +13,9 @@ from lib_toolkit.tensors import Tensor, nbytes
 
 ALIGNMENT = 256
 """Tensor data begins at a multiple of this, so that every reader may map it."""
+
+_NAMES = {dtype: dtype.name for dtype in DType}
+_WIDTHS = {dtype: dtype.itemsize for dtype in DType}
 
 SPARE = 2048
 """Bytes of blanks in the header at the least: later edits of metadata need not move the data."""
@@ -24,12 +28,12 @@ def safetensors_layout(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     """
     if "__metadata__" in tensors:
         raise TargetError("A tensor is called __metadata__, a name that safetensors files reserve; rename it first.")
-    order = sorted((-tensor.dtype.itemsize, key, tensor) for key, tensor in tensors.items())
+    order = sorted((-_WIDTHS[tensor.dtype], key, tensor) for key, tensor in tensors.items())
     begin, spans, table = 0, [], {}
     for _, key, tensor in order:
         size = nbytes(tensor)
         spans.append((begin, size))
-        table[key] = {"dtype": tensor.dtype.name, "shape": tensor.shape, "data_offsets": (begin, begin + size)}
+        table[key] = {"dtype": _NAMES[tensor.dtype], "shape": tensor.shape, "data_offsets": (begin, begin + size)}
         begin += size
     entries = _encoded(table)
 
