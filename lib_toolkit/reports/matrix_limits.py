@@ -29,13 +29,14 @@ def capital(title: str) -> str:
 
 
 def strangers(result: SetResult) -> Pairs:
-    """Pairs of models, by place, that have no distance in any component. Schedules are computed from a few numbers,
-    which makes nobody alike: they count where there is nothing else."""
+    """Pairs of models, by place, no part of which fits together in any component. Schedules are computed from a few
+    numbers, which makes nobody alike: they count where there is nothing else."""
     components = [one for one in result.components if one.group.id != "schedule"] or result.components
     count = len(result.members)
     known = np.zeros((count, count), dtype=bool)
     for component in components:
-        known |= ~np.isnan(component.l2)
+        # What fits but for its NaN and infinite values has a sentence of its own.
+        known |= ~np.isnan(component.l2) | (component.left_out > 0)
     return tuple((int(a), int(b)) for a, b in np.argwhere(np.triu(~known, 1)))
 
 
