@@ -13,6 +13,7 @@ from lib_toolkit.demo import make_demo
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.reports.compare_html import compare_html
+from lib_toolkit.reports.compare_map import Entry, Index, index_html
 from lib_toolkit.reports.matrix_html import matrix_html
 from lib_toolkit.reports.report_html import report_html
 from tests.reports.matrix_cases import large_set, small_set
@@ -30,7 +31,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(demo, tmp_path_factory):
-    """Pages as files, by name: the report of each file, a comparison, and sets."""
+    """Pages as files, by name: the report of each file, a comparison, sets, and the index of a map."""
     made = {}
     for path in demo:
         with open_model(path) as model:
@@ -45,6 +46,8 @@ def pages(demo, tmp_path_factory):
     made["matrix-of-merges"] = matrix_html(small_set())
     made["matrix-of-many"] = matrix_html(large_set(70))
     folder = tmp_path_factory.mktemp("pages")
+    entry = Entry("a group", "a long name of a model" * 3, "b", ("a", "b"), (), "a", ("A sentence. " * 9,), {"l2": 1.5})
+    made["index-of-a-map"] = index_html(Index(folder, ("l0", "l2", "cossim"), None, (entry, entry)))
     for name, text in made.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8", newline="")
     return sorted(folder.iterdir())
