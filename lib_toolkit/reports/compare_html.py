@@ -18,7 +18,7 @@ from lib_toolkit.analysis.compare.verdicts import percent
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model
 from lib_toolkit.reports.compare_third import EXPLAINED, HEAD, third_rows
-from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, table, tag
+from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, sideways, table, tag
 from lib_toolkit.reports.numbers import counted, human_bytes, human_count
 from lib_toolkit.reports.report_json import packaged_text
 from lib_toolkit.reports.unet_picture import Overlay, UBlock, unet_blocks, unet_svg
@@ -34,7 +34,7 @@ _STYLE = """
 .sides{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.7rem}
 .sides>div{padding:.6rem .9rem;border:1px solid var(--line);border-radius:10px;background:var(--card)}
 .sides b{color:var(--accent);margin-right:.4rem}.sides p{margin:.2rem 0}
-.model-toolkit-unet{max-width:100%;height:auto;color:var(--ink)}
+.model-toolkit-unet{display:block;width:100%;max-width:100%;height:auto;color:var(--ink)}
 .chart{max-width:100%;height:auto;color:var(--ink)}.chart rect{fill:var(--unet)}.chart line{stroke:var(--line)}
 .groups td:first-child{white-space:nowrap}.groups table{font-size:.84rem}.groups th{font-size:.74rem}
 .groups th,.groups td,.groups .model-toolkit-number:not(:last-child){padding-right:.7rem}
@@ -56,7 +56,7 @@ def compare_html(comparison: Comparison, metrics: Sequence[str] = METRICS) -> st
         ("merge-blocks", "Merge blocks", group_table(comparison.by_merge_block(), metrics)),
         ("blocks", "Blocks of each component", _folded(group_table(_blocks(comparison), metrics))),
         ("layers", "Kinds of layers", group_table(comparison.by_layer(), metrics)),
-        ("histograms", "How the changes spread", histograms(comparison)),
+        ("histograms", "How the changes spread", _framed("Histograms", histograms(comparison))),
         ("tensors", "Tensors that changed most", _tensors(comparison)),
         ("unmatched", "Not in both, or not comparable", _unmatched(comparison)),
     ]
@@ -114,7 +114,7 @@ def third_places(third: Third) -> Html:
     head = [name.capitalize() for name in HEAD]
     numbers = frozenset(range(1, len(HEAD)))
     shown, folded = (
-        table(head, rows, numbers) if (rows := third_rows(places)) else EMPTY
+        table(head, rows, numbers, wide=True) if (rows := third_rows(places)) else EMPTY
         for places in (third.components, third.merge_blocks)
     )
     return join(
@@ -128,7 +128,13 @@ def third_places(third: Third) -> Html:
 
 def unet_section(comparison: Comparison) -> Html:
     """The U of A, and its blocks as a table; nothing without a UNet in both."""
-    return join(unet_parts(comparison))
+    picture, blocks = unet_parts(comparison)
+    return join([_framed("Picture of the UNet", picture), blocks])
+
+
+def _framed(words: str, picture: Html) -> Html:
+    """Pictures that scroll where they would become too small to read."""
+    return sideways(words, picture, class_="picture") if picture else EMPTY
 
 
 def unet_parts(comparison: Comparison) -> tuple[Html, Html]:
@@ -153,7 +159,7 @@ def unet_parts(comparison: Comparison) -> tuple[Html, Html]:
     picture = unet_svg(blocks, Overlay("‖A−B‖ / ‖A‖", relative, captions, gaps), f"UNet of {comparison.models[A].name}")
     rows = [_block_row(block, groups.get(block.name), gaps.get(block.name), left[block.name]) for block in blocks]
     head = ("Block", "Made of", "Parameters", "‖A−B‖ / ‖A‖", "Changed elements", "Changed tensors")
-    return picture, table(head, rows, frozenset({2, 3, 4, 5}))
+    return picture, table(head, rows, frozenset({2, 3, 4, 5}), wide=True)
 
 
 def _of_blocks(rows: Iterable[Row]) -> Counter[str]:
@@ -211,7 +217,7 @@ def group_table(groups: Iterable[Group], metrics: Sequence[str]) -> Html:
         )
         for group in every
     ]
-    return tag("div", table(head, rows, _FIGURES), class_="groups") if rows else EMPTY
+    return tag("div", table(head, rows, _FIGURES, wide=True), class_="groups") if rows else EMPTY
 
 
 def _blocks(comparison: Comparison) -> list[Group]:

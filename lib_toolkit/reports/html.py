@@ -49,10 +49,13 @@ def bullets(items: Sequence[str], class_: str | None = None) -> Html:
     return tag("ul", *(tag("li", item) for item in items), class_=class_) if items else EMPTY
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int] = frozenset()) -> Html:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset[int] = frozenset(), wide: bool = False
+) -> Html:
     """A table with a head row; the columns in ``numbers`` are aligned as figures. It scrolls where it is too wide.
 
     Each cell knows the head of its column, so that a style sheet can put cells below each other on a narrow page.
+    ``wide``: rows are there to be compared, and had better stay rows that are moved sideways.
     """
 
     def row(kind: str, cells: Sequence[str], labels: Sequence[str | None]) -> Html:
@@ -61,14 +64,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: frozenset
         return tag("tr", *(tag(kind, cell, class_=name, data_label=label) for cell, name, label in told))
 
     body = join(row("td", cells, head) for cells in rows)
-    return tag(
-        "div",
-        tag("table", tag("thead", row("th", head, [None] * len(head))), tag("tbody", body)),
-        class_="model-toolkit-scroll",
-        tabindex="0",
-        role="region",
-        aria_label=f"Table: {', '.join(head)}",
-    )
+    made = tag("table", tag("thead", row("th", head, [None] * len(head))), tag("tbody", body))
+    words = f"Table: {', '.join(head)}"
+    return sideways(words, made, class_="model-toolkit-scroll model-toolkit-wide" if wide else "model-toolkit-scroll")
+
+
+def sideways(words: str, *children: str, class_: str) -> Html:
+    """A place that can be moved sideways, by keyboard too, where it is wider than the page; ``words`` say what it is.
+    A style sheet has to make it scroll."""
+    return tag("div", *children, class_=class_, tabindex="0", role="region", aria_label=words)
 
 
 def details(summary: str, *children: str) -> Html:

@@ -20,7 +20,7 @@ from lib_toolkit.analysis.matrix.graphs import dendrogram, families, filled, lea
 from lib_toolkit.analysis.matrix.merges import Merge
 from lib_toolkit.analysis.matrix.results import METRICS, GroupResult, SetResult
 from lib_toolkit.analysis.matrix.scaling import scaled
-from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, table, tag
+from lib_toolkit.reports.html import EMPTY, Html, bullets, details, join, sideways, table, tag
 from lib_toolkit.reports.matrix_graph_svg import line_svg, map_svg, tree_svg
 from lib_toolkit.reports.matrix_limits import capital, named
 from lib_toolkit.reports.matrix_sentences import identical_sentences, merge_sentences, summary
@@ -38,14 +38,13 @@ _MANY = 40
 _TABLED = _TOLD = 12
 _STYLE = """
 body{max-width:72rem}
-.set-picture{display:block;max-width:max(100%,40rem);height:auto;color:var(--ink)}
+.set-picture{display:block;max-width:100%;height:auto;color:var(--ink)}
 .set-picture text{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 .set-none{fill:var(--tint)}.set-line{fill:none;stroke:var(--frame);stroke-width:1.3}
 .set-edge{fill:none;stroke:var(--frame);stroke-width:1.4}.set-dot{fill:var(--unet)}.set-soft{fill:var(--soft)}
 .set-said{min-height:1.6em;color:var(--soft);font-variant-numeric:tabular-nums}
 .set-said:empty{display:none}
 h3{margin:1.6rem 0 .5rem;font-size:1.05rem}
-.set-scroll{overflow-x:auto}
 @media print{.set-picture{max-width:100%}
 svg,table{break-inside:avoid;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .set-said{display:none}details::details-content{content-visibility:visible;display:block;height:auto}}
@@ -153,7 +152,7 @@ def _blocks(result: SetResult, merge: Merge) -> Html:
         for index, place in enumerate(merge.parents)
     ]
     numbers = frozenset(range(1, len(head)))
-    return join([tag("h3", result.members[merge.model].name), table(head, rows, numbers)])
+    return join([tag("h3", result.members[merge.model].name), table(head, rows, numbers, wide=True)])
 
 
 def _models(result: SetResult) -> Html:
@@ -168,7 +167,7 @@ def _models(result: SetResult) -> Html:
         )
         for place, member in enumerate(result.members)
     ]
-    head = ("", "Model", "Architecture", "Size", "Mean |difference| to the others", "… to their average")
+    head = ("No.", "Model", "Architecture", "Size", "Mean |difference| to the others", "… to their average")
     return _folded("All models", len(rows), table(head, rows, frozenset({0, 3, 4, 5})))
 
 
@@ -219,16 +218,20 @@ def _family(component: GroupResult, family: Sequence[int], names: Sequence[str],
     return join(
         [
             tag("h3", "Distances (L2), like beside like"),
-            heat_map(sorted_names, ordered, data),
+            _framed("Heat map", heat_map(sorted_names, ordered, data)),
             tag("p", idle, id=f"{data}-said", class_="set-said", data_idle=idle),
             tag("script", embedded(heat_data(sorted_names, ordered)), type="application/json", id=data),
-            _folded("Map", 0, join([map_svg(own, placed, tree), tag("p", stress)])),
-            _folded("Dendrogram (average linkage)", len(family), dendrogram_svg(own, joins)),
-            _folded("Minimum spanning tree", len(family), tree_svg(own, tree, apart, known)),
-            _folded(f"Distances to the first, {own[0]}", len(family), line),
+            _folded("Map", 0, join([_framed("Map", map_svg(own, placed, tree)), tag("p", stress)])),
+            _folded("Dendrogram (average linkage)", len(family), _framed("Dendrogram", dendrogram_svg(own, joins))),
+            _folded("Minimum spanning tree", len(family), _framed("Spanning tree", tree_svg(own, tree, apart, known))),
+            _folded(f"Distances to the first, {own[0]}", len(family), _framed("Distances to the first", line)),
             _folded("Nearest neighbours", len(family), nearest_table(component, family, names)),
         ]
     )
+
+
+def _framed(words: str, picture: Html) -> Html:
+    return sideways(words, picture, class_="picture")
 
 
 def _fidelity(stress: float) -> str:
@@ -278,7 +281,7 @@ def _table(component: GroupResult, metric: str, names: Sequence[str]) -> Html:
     rows = [
         (f"{place + 1} {names[place]}", *(_shown(value) for value in row)) for place, row in enumerate(matrix.tolist())
     ]
-    return table(head, rows, frozenset(range(1, len(head))))
+    return table(head, rows, frozenset(range(1, len(head))), wide=True)
 
 
 def _shown(value: float) -> str:

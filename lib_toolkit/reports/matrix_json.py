@@ -115,6 +115,7 @@ def _component(group: GroupResult, names: Sequence[str], metrics: Sequence[str])
         "partial": _partial(group),
         "left_out": _left_out(group),
         "left_out_of_merges": [int(count) for count in group.joint_left_out],
+        "models_left_out_of_merges": [names[place] for place in group.holed],
         "identical": [[names[place] for place in same] for same in group.identical],
         "rounded_copies": [[names[place] for place in copies] for copies in rounded_copies(group)],
         "nearest": [

@@ -29,13 +29,14 @@ def capital(title: str) -> str:
 
 
 def strangers(result: SetResult) -> Pairs:
-    """Pairs of models, by place, that have no distance in any component. Schedules are computed from a few numbers,
-    which makes nobody alike: they count where there is nothing else."""
+    """Pairs of models, by place, no part of which fits together in any component. Schedules are computed from a few
+    numbers, which makes nobody alike: they count where there is nothing else."""
     components = [one for one in result.components if one.group.id != "schedule"] or result.components
     count = len(result.members)
     known = np.zeros((count, count), dtype=bool)
     for component in components:
-        known |= ~np.isnan(component.l2)
+        # What fits but for its NaN and infinite values has a sentence of its own.
+        known |= ~np.isnan(component.l2) | (component.left_out > 0)
     return tuple((int(a), int(b)) for a, b in np.argwhere(np.triu(~known, 1)))
 
 
@@ -97,20 +98,41 @@ def gap_sentences(result: SetResult) -> list[str]:
 
 def _gaps(result: SetResult, component: GroupResult) -> list[str]:
     title = capital(component.group.title)
+    names = [member.name for member in result.members]
     found = []
-    if blind := untold(component):
-        own = np.diag(component.left_out)
-        bad = [result.members[place].name for place in blind if 2 * own[place] > component.own_elements[place]]
-        cause = f"{named(bad)}, without which it may be" if bad else "one model or another"
-        models = named([result.members[place].name for place in blind])
+    if holed := component.holed:
+        verb, whose = ("takes", "its") if len(holed) == 1 else ("take", "their")
+        who = named([names[place] for place in holed])
         found.append(
-            f"{title}: which of {models} are merges cannot be told: most values are NaN or infinite in {cause}."
+            f"{title}: {who} {verb} no part in the search for merges: most of {whose} values are NaN or infinite."
         )
-    most = max((int(component.joint_left_out[place]) for place in component.present if place not in blind), default=0)
-    if most:
-        blocks = [one.group.id for one in result.blocks if one.group.id != "BASE" and untold(one)]
-        fewer = f", and shares in {named(blocks)} cannot be told" if blocks and component.group.id == "unet" else ""
+    if blind := [place for place in untold(component) if place not in holed]:
+        who = named([names[place] for place in blind])
+        found.append(
+            f"{title}: which of {who} are merges cannot be told: most values are NaN or infinite in one model or "
+            "another; measure fewer of them at once."
+        )
+    inner = [one for one in result.blocks if one.group.id != "BASE"] if component.group.id == "unet" else []
+    searched = [place for place in component.present if place not in holed and place not in blind]
+    if most := max((int(component.joint_left_out[place]) for place in searched), default=0):
         what = counted(most, "value")
         verb = "takes" if most == 1 else "take"
-        found.append(f"{title}: {what}, NaN or infinite in some model, {verb} no part in the search for merges{fewer}.")
-    return found
+        found.append(f"{title}: {what}, NaN or infinite in some model, {verb} no part in the search for merges.")
+    return found + _blocks_untold(title, inner, searched, names)
+
+
+def _blocks_untold(
+    title: str, blocks: Sequence[GroupResult], searched: Sequence[int], names: Sequence[str]
+) -> list[str]:
+    """In which blocks the shares of which models cannot be told; models of which the same is true are told together."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for place in searched:
+        where = tuple(block.group.id for block in blocks if place in untold(block))
+        if where:
+            alike.setdefault(where, []).append(names[place])
+    found = [
+        f"{title}: shares of {named(who)} in {named(where)} cannot be told, nor of merges with "
+        f"{'it' if len(who) == 1 else 'them'}: most values there are NaN or infinite."
+        for where, who in alike.items()
+    ]
+    return _cut(found, f"{title}: shares of other models cannot be told in every block either.")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from lib_toolkit.analysis.matrix.sums import Floats
 
-_BLUE, _GREY = "#3f63d2", "#9aa1ae"
+_BLUE, _GREY, _PAPER = "#3f63d2", "#9aa1ae", "#f7f7f9"
+_HATCH = "////"
+_NO_DISTANCE = "no distance (matrix.json says why)"
 _LABELLED = 60
 """Models up to which distances stand at the edges of the graph."""
 
@@ -39,16 +41,17 @@ def pictures(group: GroupResult, names: Sequence[str]) -> dict[str, bytes]:
         return {}
     family = every[0]
     apart = filled(group.l2, family)
+    known = group.figures("l2")[np.ix_(family, family)]
     own = [label(names[place], 34).short for place in family]
     joins = dendrogram(apart)
     high = 2.5 + 0.17 * len(own)
     title = f"{group.group.title}: distance (L2)"
     drawers: dict[str, tuple[float, float, Callable[[Axes], None]]] = {
-        "heatmap": (min(30.0, 3 + high), min(30.0, high), lambda axes: _heat(axes, apart, own, joins)),
+        "heatmap": (min(30.0, 3 + high), min(30.0, high), lambda axes: _heat(axes, known, own, joins)),
         "dendrogram": (11, high, lambda axes: _branches(axes, own, joins)),
         "graph": (12, 9, lambda axes: _graph(axes, apart, own, edges=True)),
         "map": (12, 9, lambda axes: _graph(axes, apart, own, edges=False)),
-        "line": (max(8.0, 1 + 0.2 * len(own)), 6, lambda axes: _line(axes, apart[0], own)),
+        "line": (max(8.0, 1 + 0.2 * len(own)), 6, lambda axes: _line(axes, known[0], own)),
     }
     made = {}
     for name, (wide, tall, draw) in drawers.items():
@@ -94,10 +97,18 @@ def published_pictures(
     return made
 
 
-def _heat(axes: Axes, apart: Floats, names: Sequence[str], joins: Sequence[Join]) -> None:
+def _heat(axes: Axes, known: Floats, names: Sequence[str], joins: Sequence[Join]) -> None:
+    """Only distances that may be told have a colour: 0 is that of equal models alone."""
+    from matplotlib.patches import Patch
+
     order = leaves(joins, len(names))
-    image = axes.imshow(apart[np.ix_(order, order)], cmap="viridis")
+    apart = np.ma.masked_invalid(known[np.ix_(order, order)])
+    image = axes.imshow(apart, cmap="viridis", vmin=0.0)
     axes.figure.colorbar(image, ax=axes, shrink=0.7)
+    if np.ma.is_masked(apart):
+        axes.patch.set(facecolor=_PAPER, edgecolor=_GREY, hatch=_HATCH, linewidth=0)
+        shown = Patch(facecolor=_PAPER, edgecolor=_GREY, hatch=_HATCH, linewidth=0, label=_NO_DISTANCE)
+        axes.legend(handles=[shown], loc="upper left", bbox_to_anchor=(0.0, 0.0), frameon=False, fontsize=7)
     axes.set_yticks(range(len(order)), [names[place] for place in order], fontsize=7, parse_math=False)
     axes.set_xticks([])
 
@@ -140,7 +151,10 @@ def _middle(points: Floats, a: int, b: int) -> tuple[float, float]:
 
 
 def _line(axes: Axes, distances: Floats, names: Sequence[str]) -> None:
-    axes.plot(range(len(names)), distances, marker="o", color=_BLUE, markersize=4)
+    """Models without a distance have no point, and the line goes on over them."""
+    known = np.flatnonzero(np.isfinite(distances))
+    axes.plot(known, distances[known], marker="o", color=_BLUE, markersize=4)
+    axes.set_xlim(-0.5, len(names) - 0.5)
     _ticks(axes, names)
     axes.set_ylabel("distance to the first")
 

@@ -61,12 +61,10 @@ def figure(value: float) -> str:
 
 
 def svg(width: float, height: float, words: str, *children: str, **more: str | None) -> Html:
-    """A picture that scales down with the page as far as it can be read, and scrolls beyond; ``words`` say what it
-    shows to those who cannot see it."""
+    """A picture that scales down with the page; ``words`` say what it shows to those who cannot see it."""
     given: dict[str, str | None] = {"xmlns": "http://www.w3.org/2000/svg", "role": "img", "class_": "set-picture"}
     size = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
-    made = tag("svg", *children, **given, **size, font_size="11", fill="currentColor", aria_label=words, **more)
-    return tag("div", made, class_="set-scroll")
+    return tag("svg", *children, **given, **size, font_size="11", fill="currentColor", aria_label=words, **more)
 
 
 def row_label(name: str, x: float, y: float, number: str = "") -> Html:

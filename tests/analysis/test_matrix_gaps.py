@@ -42,6 +42,7 @@ def holed(arrays, share: float, seed: int = 5, every: int = 1, value: float = np
 
 
 def measured(folder, workers=None, **models):
+    folder.mkdir(exist_ok=True)
     return measure_set(
         [save(folder / f"{name}.safetensors", arrays) for name, arrays in models.items()], workers=workers
     )
@@ -92,13 +93,113 @@ def test_many_values_that_are_no_numbers_change_no_ratio(tmp_path, whole, sick, 
     assert component.joint[0, 1] == pytest.approx(np.linalg.norm(x - y), rel=1e-6)
 
 
-def test_of_a_model_without_numbers_nothing_is_told(tmp_path, whole):
+def mostly_holed(arrays, how: str, seed: int = 5):
+    """A copy most of whose values are no numbers, spread in one of several ways."""
+    if how == "all":
+        return {key: np.full_like(a, np.nan) for key, a in arrays.items()}
+    if how == "scattered":
+        return holed(arrays, 0.9, seed)
+    # The UNet is read from its inputs on; its outputs are more than half of it.
+    late = how == "late"
+    return {key: np.full_like(a, -np.inf) if key.startswith(f"{UNET}out") is late else a for key, a in arrays.items()}
+
+
+def mixtures(whole):
+    """Two relatives and what can be made of them, and a stranger."""
+    p, q, r, other = (moved(whole, seed) for seed in (1, 2, 3, 4))
+    three = {key: (0.5 * p[key].astype("<f8") + 0.3 * q[key] + 0.2 * r[key]).astype("<f4") for key in p}
+    blocks = {**merged(p, q, 0.25), **{k: a for k, a in merged(p, q, 0.75).items() if k.startswith(f"{UNET}out")}}
+    return {"p": p, "q": q, "r": r, "m": merged(p, q, 0.3), "three": three, "blocks": blocks, "other": other}
+
+
+def by_name(result):
+    """All merges, with names in the place of places."""
+    names = [member.name.partition(".")[0] for member in result.members]
+    return {
+        (merge.component, names[merge.model]): (tuple(names[one] for one in merge.parents), merge)
+        for merge in result.merges
+    }
+
+
+def assert_same_merges(found, wanted):
+    assert found.keys() == wanted.keys()
+    for key, (parents, merge) in found.items():
+        others, other = wanted[key]
+        assert parents == others and merge.by_block == other.by_block
+        assert merge.weights == pytest.approx(other.weights, abs=1e-9)
+        assert (merge.bound, merge.distance) == pytest.approx((other.bound, other.distance), rel=1e-9)
+        # What is left over is the difference of large numbers.
+        assert merge.residual == pytest.approx(other.residual, abs=1e-8 * merge.distance)
+        assert [share.block for share in merge.blocks] == [share.block for share in other.blocks]
+        for share, same in zip(merge.blocks, other.blocks, strict=True):
+            assert share.weights == pytest.approx(same.weights, abs=1e-9)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("mild", [False, True])
+@pytest.mark.parametrize(("how", "first"), [("all", True), ("all", False), ("scattered", False), ("late", True)])
+def test_a_model_mostly_without_numbers_hides_no_merge_of_others(tmp_path, whole, how, first, mild, coarse):
+    models = mixtures(whole)
+    if mild:
+        models["q"] = holed(models["q"], 0.02, seed=8)
+    if coarse:
+        models = {name: half(model) for name, model in models.items()}
+    without = by_name(measured(tmp_path / "a", **models))
+    assert set(without) == {("unet", "m"), ("unet", "three"), ("unet", "blocks")}
+    assert without["unet", "m"][1].weights[1] == pytest.approx(0.3, abs=1e-3 if coarse else 1e-6)
+    assert without["unet", "three"][1].weights == pytest.approx((0.5, 0.3, 0.2), abs=1e-3)
+    bad = mostly_holed(moved(whole, 9), how)
+    result = measured(tmp_path / "b", **({"bad": bad, **models} if first else {**models, "bad": bad}))
+    component = result.component("unet")
+    place = 0 if first else len(models)
+    assert component.holed == untold(component) == [place]
+    assert_same_merges(by_name(result), without)
+
+
+def test_several_models_without_numbers_and_a_merge_with_one_are_told_apart(tmp_path, whole):
+    models = mixtures(whole)
+    without = by_name(measured(tmp_path / "a", **models))
+    sick = {
+        "one": mostly_holed(moved(whole, 9), "all"),
+        "two": mostly_holed(moved(whole, 10), "scattered", 6),
+        "three_": mostly_holed(moved(whole, 11), "late"),
+        "gone": mostly_holed(merged(models["p"], models["q"], 0.6), "scattered", 7),
+        "copy": mostly_holed(moved(whole, 9), "all"),
+    }
+    result = measured(tmp_path / "b", **sick, **models)
+    assert result.component("unet").holed == [0, 1, 2, 3, 4]
+    assert_same_merges(by_name(result), without)
+
+
+def test_without_the_model_all_is_as_if_it_were_not_there(tmp_path, whole):
+    models = mixtures(whole)
+    alone = measured(tmp_path / "a", **models).component("unet")
+    beside = measured(tmp_path / "b", **models, bad=mostly_holed(models["p"], "all")).component("unet")
+    for name in ("joint", "l2", "left_out"):
+        assert (getattr(beside, name)[:-1, :-1] == getattr(alone, name)).all(), name
+    for name in ("rounding", "joint_left_out"):
+        assert (getattr(beside, name)[:-1] == getattr(alone, name)).all(), name
+    assert beside.joint_left_out[-1] == beside.own_elements[-1]
+
+
+def test_what_is_gained_counts_for_the_models_that_have_it(tmp_path, whole):
+    """Tensors of two forms in one component: the second family gains nothing of the first one's."""
+    small = {key: np.ascontiguousarray(a[..., :1]) if a.ndim > 1 else a[:1] for key, a in whole.items()}
+    p, q = moved(small, 1), moved(small, 2)
+    models = {"x": whole, "y": moved(whole, 3), "bad": mostly_holed(whole, "all"), "p": p, "q": q}
+    found = measured(tmp_path, **models, m=merged(p, q, 0.4)).components[0]
+    assert found.joint_left_out.tolist() == [0, 0, found.own_elements[2], 0, 0, 0]
+
+
+def test_models_that_leave_too_little_to_each_other_cannot_be_told(tmp_path, whole):
     p, q = moved(whole, 1), moved(whole, 2)
-    result = measured(tmp_path, p=p, q=q, m=merged(p, q, 0.3), bad=holed(moved(whole, 3), 0.9))
-    assert result.merges == ()
-    assert untold(result.component("unet")) == [0, 1, 2, 3]
     few = measured(tmp_path, p=p, q=q, m=merged(p, q, 0.3), bad=holed(moved(whole, 3), 0.4))
-    assert untold(few.component("unet")) == [] and list(told(few)) == [("unet", "m")]
+    component = few.component("unet")
+    assert component.holed == untold(component) == [] and list(told(few)) == [("unet", "m")]
+    more = {"bad": holed(moved(whole, 3), 0.4), "worse": holed(moved(whole, 4), 0.4, seed=6)}
+    result = measured(tmp_path, p=p, q=q, m=merged(p, q, 0.3), **more)
+    assert result.merges == () and result.component("unet").holed == []
+    assert untold(result.component("unet")) == [0, 1, 2, 3, 4]
 
 
 def test_a_block_without_numbers_has_no_share_and_no_block_merge(tmp_path, whole):
@@ -166,6 +267,8 @@ def test_values_that_are_no_numbers_give_the_same_bits_with_any_number_of_worker
         "c": half(holed(moved(large, 2), 0.2, value=np.inf)),
         "d": moved(large, 3),
         "e": holed(moved(large, 1), 0.1),
+        "f": holed(moved(large, 4), 0.8),
+        "g": holed(moved(large, 5), 1.0),
     }
     one, eight = (measured(tmp_path, workers, **models).components[0] for workers in (1, 8))
     for name in ("l1", "l2", "joint", "cosine", "mean", "norm", "rounding", "left_out", "to_average"):

@@ -8,12 +8,16 @@ import json
 import re
 import struct
 import zlib
+from functools import cache
 from html.parser import HTMLParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from lib_toolkit.analysis.matrix.whole import measure_set
 from lib_toolkit.errors import UsageError
 from lib_toolkit.reports.matrix_csv import matrix_csv
 from lib_toolkit.reports.matrix_html import matrix_html
@@ -21,6 +25,7 @@ from lib_toolkit.reports.matrix_json import matrix_json, matrix_schema, matrix_t
 from lib_toolkit.reports.matrix_published import edge_weights, published_matrices, published_matrix_text
 from lib_toolkit.reports.matrix_sentences import identical_sentences, merge_sentences, summary
 from lib_toolkit.reports.matrix_svg import heat_map, label
+from tests.analysis.samples import save
 from tests.reports.matrix_cases import HOSTILE, large_set, small_set
 
 ENDING = ".safetensors"
@@ -275,3 +280,59 @@ def test_a_small_png_graph_names_all_models_and_distances(monkeypatch):
     assert models == family >= 3
     assert any(word[0].isdigit() for word in words)
     assert not any(text.get_text()[0].isdigit() for text in placed.axes[0].texts)
+
+
+@cache
+def set_with_gaps():
+    """a, b, a copy of a, a with one NaN, and one of nothing but NaN."""
+    rng = np.random.default_rng(2)
+    a, b = ({"w": one, "v": one + 1} for one in rng.standard_normal((2, 40, 8)).astype("<f4"))
+    sick = {**a, "w": a["w"].copy()}
+    sick["w"][3, 5] = np.nan
+    nothing = {key: np.full_like(value, np.nan) for key, value in a.items()}
+    models = {"a": a, "b": b, "copy": a, "sick": sick, "nothing": nothing}
+    with TemporaryDirectory() as name:
+        return measure_set([save(Path(name) / f"{model}{ENDING}", arrays) for model, arrays in models.items()])
+
+
+def test_a_png_heat_map_says_0_of_equal_models_alone(monkeypatch):
+    pytest.importorskip("matplotlib")
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    heat, line = drawn_figures(monkeypatch, set_with_gaps(), "heatmap", "line")
+    axes = heat.axes[0]
+    names = [one.get_text() for one in axes.get_yticklabels()]
+    assert sorted(names) == ["a", "b", "copy", "sick"], "what has no number in common with any other is in no picture"
+    place = {name: names.index(name) for name in names}
+    shown = axes.images[0].get_array()
+    assert shown[place["a"], place["copy"]] == 0 and shown[place["a"], place["b"]] > 0
+    assert axes.get_legend().get_texts()[0].get_text() == "no distance (matrix.json says why)"
+    assert axes.get_legend().legend_handles[0].get_hatch() == axes.patch.get_hatch() == "////"
+    canvas = FigureCanvasAgg(heat)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    zero = np.round(255 * np.array(matplotlib.colormaps["viridis"](0.0)))
+
+    def colours(x: str, y: str):
+        """All that is drawn in the middle of a cell."""
+        left, top = axes.transData.transform((place[x] - 0.3, place[y] - 0.3))
+        right, bottom = axes.transData.transform((place[x] + 0.3, place[y] + 0.3))
+        rows = len(pixels) - np.array([top, bottom]).round().astype(int)
+        inside = pixels[rows[0] : rows[1], int(left) : int(right)].reshape(-1, 4)
+        return np.unique(inside, axis=0).astype(int)
+
+    assert len(colours("a", "copy")) == 1 and np.abs(colours("a", "copy")[0] - zero).max() <= 1
+    for x, y in (("a", "sick"), ("sick", "a"), ("copy", "sick")):
+        seen = colours(x, y)
+        assert len(seen) > 2, "a hatch has more than one colour"
+        assert np.abs(seen - zero).sum(axis=1).min() > 100, "and none is that of 0"
+    points = line.axes[0].lines[0].get_xydata()
+    assert points.tolist() == [[0, 0], [1, pytest.approx(shown[place["a"], place["b"]])], [2, 0]]
+    assert [one.get_text() for one in line.axes[0].get_xticklabels()] == ["a", "b", "copy", "sick"]
+
+
+def test_a_png_heat_map_without_gaps_has_no_legend(monkeypatch):
+    pytest.importorskip("matplotlib")
+    (heat,) = drawn_figures(monkeypatch, large_set(5), "heatmap")
+    assert heat.axes[0].get_legend() is None and not heat.axes[0].patch.get_hatch()

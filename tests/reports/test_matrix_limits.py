@@ -126,10 +126,46 @@ def test_what_nan_hides_of_merges_is_said(tmp_path):
     assert "VAE: 40 values, NaN or infinite in some model, take no part in the search for merges." in summary(few)
     assert merge_sentences(few)[0].startswith("mix is a merge: 0.7 × A + 0.3 × B in the VAE")
     nothing = {key: np.full_like(value, np.nan) for key, value in a.items()}
-    blind = measured(tmp_path, A=a, B=b, mix=mix, nothing=nothing)
+    beside = measured(tmp_path, A=a, B=b, mix=mix, nothing=nothing, none=nothing)
+    (said,) = [one for one in summary(beside) if "merges" in one]
+    assert said == (
+        "VAE: nothing and none take no part in the search for merges: most of their values are NaN or infinite."
+    )
+    assert "VAE: A, B and mix cannot be compared with nothing and none: no value is a finite number in both." in (
+        summary(beside)
+    )
+    assert "VAE: the same in nothing and none." in summary(beside)
+    assert merge_sentences(beside)[0].startswith("mix is a merge: 0.7 × A + 0.3 × B in the VAE")
+    table = matrix_json(beside)["components"]["vae"]
+    assert table["models_left_out_of_merges"] == ["nothing", "none"]
+    assert table["left_out_of_merges"][:3] == [0, 0, 0] and table["l2"][0][3] is None and table["l2"][3][4] == 0
+    assert [family["models"] for family in table["families"]] == [["A", "B", "mix"], ["nothing", "none"]]
+    assert "nothing and none take no part in the search for merges" in matrix_html(beside)
+    sparse = [scattered(model, 0.4, seed) for seed, model in enumerate((a, b))]
+    blind = measured(tmp_path, A=sparse[0], B=sparse[1], mix=mix)
     (said,) = [one for one in summary(blind) if "merges" in one]
     assert said == (
-        "VAE: which of A, B, mix and nothing are merges cannot be told: most values are NaN or infinite in nothing, "
-        "without which it may be."
+        "VAE: which of A, B and mix are merges cannot be told: most values are NaN or infinite in one model or "
+        "another; measure fewer of them at once."
     )
     assert merge_sentences(blind) == []
+
+
+def scattered(arrays, share: float, seed: int):
+    rng = np.random.default_rng(seed)
+    return {key: np.where(rng.random(a.shape) < share, np.float32(np.nan), a) for key, a in arrays.items()}
+
+
+def test_blocks_in_which_shares_cannot_be_told_are_named(tmp_path):
+    unet = {key: a for key, a in demo().items() if key.startswith("model.diffusion_model.")}
+    rng = np.random.default_rng(0)
+    a, b = ({key: x + (rng.standard_normal(x.shape) * 0.01).astype("<f4") for key, x in unet.items()} for _ in "ab")
+    mix = {key: (0.7 * a[key].astype("<f8") + 0.3 * b[key]).astype("<f4") for key in a}
+    for key in mix:
+        if ".middle_block." in key:
+            mix[key] = np.full_like(mix[key], np.nan)
+    told = summary(measured(tmp_path, A=a, B=b, mix=mix, C={key: x * 2 for key, x in unet.items()}))
+    assert (
+        "UNet: shares of mix in M00 cannot be told, nor of merges with it: most values there are NaN or infinite."
+    ) in told
+    assert any(one.endswith("NaN or infinite in some model, take no part in the search for merges.") for one in told)

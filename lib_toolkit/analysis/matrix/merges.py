@@ -8,7 +8,8 @@ The bound from rounding: each of the three was rounded when it was stored, by at
 that the residual is at most ρ(M) + (1−r)·ρ(A) + r·ρ(B). To it comes what the sums themselves lose.
 
 All of this holds for distances over the same elements only. What is NaN or infinite in any model is therefore left out
-for all of them; a model of which too little remains is neither a merge nor a part of one, but cannot be told.
+for all of them, save that a model most of which is no numbers is left out itself. A model of which too little remains
+is neither a merge nor a part of one, but cannot be told.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from lib_toolkit.analysis.compare.places import PAIR_SHARE
 from lib_toolkit.analysis.compare.rounding import copies, lost
+from lib_toolkit.analysis.matrix.gains import MOSTLY
 from lib_toolkit.analysis.matrix.hull import affine_weights, nearest_mixture, products
 
 if TYPE_CHECKING:
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
 _SET_SHARE = 0.05
 """The residual's largest share of the way to the nearest parent, for more than two parents (PAIR_SHARE for two): an
 average of many unrelated relatives comes near their common origin by chance, but never this near."""
-
-_REMAINS = 0.5
-"""The least share of a model that must be numbers in all models for anything to be said of it."""
 
 _CLEARLY, _NO_WORSE = 0.7, 1.005
 _LEAST_WEIGHT = 1e-4
@@ -121,7 +120,7 @@ def untold(group: GroupResult) -> list[int]:
 
 
 def _blind(group: GroupResult) -> Flags:
-    return np.asarray(group.joint_left_out > (1 - _REMAINS) * group.own_elements)
+    return np.asarray(group.joint_left_out > MOSTLY * group.own_elements)
 
 
 def _same_gaps(left_out: Counts, a: int, b: int) -> bool:

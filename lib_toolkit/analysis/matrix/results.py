@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lib_toolkit.analysis.matrix.gains import MOSTLY
 from lib_toolkit.analysis.matrix.sources import Failure
 from lib_toolkit.analysis.matrix.sums import Sums
 from lib_toolkit.analysis.matrix.tasks import BLOCK, COMPONENT, TOTAL, Group, Work
@@ -59,7 +60,8 @@ class GroupResult:
     group, ``mean`` = mean |a−b|. ``compared``: tensors. ``complete``: whether that were all tensors of both. ``own``:
     tensors of each model, ``norm``: ‖model‖, ``rounding``: length of the error that storing it can have made.
     ``left_out``: elements of a pair that are no numbers in one of the two. ``joint``: ‖a−b‖ over what is a number in
-    all models, which ``joint_left_out`` of each model's ``own_elements`` are not; ``rounding`` is about the same.
+    all models but the ``holed`` ones, which ``joint_left_out`` of each model's ``own_elements`` are not; ``rounding``
+    is about the same.
     ``reasons`` say why pairs have no figure. ``identical``: models that are equal in every tensor. ``to_set``: a
     model's average mean difference to each other one, ``to_average``: its mean difference to the average of the others.
     """
@@ -89,6 +91,11 @@ class GroupResult:
     def present(self) -> list[int]:
         """The models that have the group."""
         return [int(place) for place in np.flatnonzero(self.own)]
+
+    @property
+    def holed(self) -> list[int]:
+        """The models most of whose values are no numbers: what is said of several models is said without them."""
+        return _holed(self.left_out, self.own_elements)
 
     def figures(self, metric: str) -> Floats:
         """The matrix of one of METRICS."""
@@ -170,13 +177,16 @@ def _group_result(group: Group, index: int, sums: Sums, own: Counts, own_element
     np.fill_diagonal(tensors, own)
     np.fill_diagonal(elements, own_elements)
     smaller = np.minimum(own_elements[:, None], own_elements[None, :])
-    fits = (tensors > 0) & (elements >= _ENOUGH * smaller)
+    changed, left_out = sums.changed[index], sums.left_out[index]
+    # Of two models without a number in common only equal ones have a distance.
+    numbers = (changed == 0) | (left_out < elements)
+    fits = (tensors > 0) & (elements >= _ENOUGH * smaller) & numbers
     complete = fits & (tensors == own[:, None]) & (tensors == own[None, :])
-    changed = sums.changed[index]
     gap = np.where(fits, 0.0, np.nan)
-    left_out = sums.left_out[index]
     mean = sums.l1[index] / np.maximum(elements - left_out, 1) + gap
     silent = fits & (changed > 0) & (sums.l2[index] == 0)
+    holed = _holed(left_out, own_elements)
+    gain = sums.gains.without(index, holed)
     norm = np.sqrt(sums.squares[index].max(axis=1, initial=0.0))
     return GroupResult(
         group=group,
@@ -190,16 +200,20 @@ def _group_result(group: Group, index: int, sums: Sums, own: Counts, own_element
         complete=complete,
         own=own,
         norm=norm,
-        rounding=np.sqrt(sums.rounding[index]),
+        rounding=np.sqrt(np.maximum(sums.rounding[index] + gain.single, 0.0)),
         left_out=left_out,
-        joint=np.sqrt(sums.joint[index]) + gap,
-        joint_left_out=sums.joint_left_out[index],
+        joint=np.sqrt(np.maximum(sums.joint[index] + gain.joint, 0.0)) + gap,
+        joint_left_out=sums.joint_left_out[index] - gain.elements,
         own_elements=own_elements,
-        reasons=(*_reasons(own, both, tensors, fits), *_silences(silent, changed, left_out, elements)),
+        reasons=(*_reasons(own, both, tensors, fits, numbers), *_silences(silent, changed, left_out)),
         identical=_identical(complete & (changed == 0)),
         to_set=_unless_silent(silent, _to_set(mean)),
         to_average=_unless_silent(silent, _ratio(sums.average[index], sums.average_elements[index])),
     )
+
+
+def _holed(left_out: Counts, own_elements: Counts) -> list[int]:
+    return [int(place) for place in np.flatnonzero(np.diag(left_out) > MOSTLY * own_elements)]
 
 
 def _cosine(index: int, sums: Sums, changed: Counts) -> Floats:
@@ -229,7 +243,7 @@ def _ratio(total: Floats, count: Counts) -> Floats:
         return np.where(count > 0, total / count, np.nan)
 
 
-def _reasons(own: Counts, both: Counts, tensors: Counts, fits: Flags) -> tuple[tuple[str, Pairs], ...]:
+def _reasons(own: Counts, both: Counts, tensors: Counts, fits: Flags, numbers: Flags) -> tuple[tuple[str, Pairs], ...]:
     """Why pairs have no figure, save where one of the two lacks the group altogether."""
     found: dict[str, list[tuple[int, int]]] = {}
     for a, b in np.argwhere(np.triu(~fits, 1)):
@@ -239,6 +253,8 @@ def _reasons(own: Counts, both: Counts, tensors: Counts, fits: Flags) -> tuple[t
                 why = "no tensor is in both"
             elif not fitting:
                 why = f"none of {common:,} tensors fits: shapes or types differ"
+            elif not numbers[a, b]:
+                why = "no value is a finite number in both"
             else:
                 most = max(int(own[a]), int(own[b]))
                 why = f"only {fitting:,} of {most:,} tensors fit, too little for a distance"
@@ -246,14 +262,12 @@ def _reasons(own: Counts, both: Counts, tensors: Counts, fits: Flags) -> tuple[t
     return tuple((why, tuple(pairs)) for why, pairs in found.items())
 
 
-def _silences(silent: Flags, changed: Counts, left_out: Counts, elements: Counts) -> tuple[tuple[str, Pairs], ...]:
+def _silences(silent: Flags, changed: Counts, left_out: Counts) -> tuple[tuple[str, Pairs], ...]:
     """Why silent pairs have no figure."""
     found: dict[str, list[tuple[int, int]]] = {}
     for a, b in np.argwhere(np.triu(silent, 1)):
         if not left_out[a, b]:
             why = "their values differ by less than can be measured"
-        elif left_out[a, b] >= elements[a, b]:
-            why = "no value is a finite number in both"
         else:
             count = int(changed[a, b])
             what = "1 value that differs is" if count == 1 else f"{count:,} values that differ are"

@@ -27,7 +27,7 @@ from lib_toolkit.target import TemporaryFile
 NAME = "matrix.state.npz"
 """The file's name in the folder of the results."""
 
-_VERSION = 2
+_VERSION = 3
 _HEAD = "head"
 _LARGEST = 4 << 30
 
@@ -63,11 +63,16 @@ class Keeper:
             with np.load(self.folder / NAME, allow_pickle=False) as archive:
                 head = json.loads(archive[_HEAD].tobytes())
                 stored = {name: archive[name] for name in sums.arrays()}
+                gained = {name: archive[name] for name in sums.gains.arrays()}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return 0
         own = sums.arrays()
         fits = all(stored[name].shape == own[name].shape and stored[name].dtype == own[name].dtype for name in own)
         if not isinstance(head, dict) or head.get("key") != self.key or not fits:
+            return 0
+        try:
+            sums.gains.take_up(head["gains"], gained)
+        except (ValueError, TypeError, KeyError):
             return 0
         for name, array in own.items():
             array[...] = stored[name]
@@ -83,9 +88,10 @@ class Keeper:
         """Keep the state. Raises TargetError when the folder cannot be written to."""
         if self.folder is None:
             return
-        head = json.dumps({"key": self.key, "done": done, "failed": {str(k): v for k, v in failed.items()}})
+        told = {"key": self.key, "done": done, "failed": {str(k): v for k, v in failed.items()}}
+        head = json.dumps({**told, "gains": sums.gains.keys()})
         data = io.BytesIO()
-        arrays: dict[str, object] = dict(sums.arrays())
+        arrays: dict[str, object] = {**sums.arrays(), **sums.gains.arrays()}
         np.savez(data, **{_HEAD: np.frombuffer(head.encode(), dtype=np.uint8), **arrays})  # type: ignore[arg-type]
         with TemporaryFile(self.folder / NAME) as file:
             file.write_at(0, data.getbuffer())

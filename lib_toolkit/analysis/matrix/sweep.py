@@ -97,19 +97,19 @@ class Sweep:
         readers = self._readers(task, places)
         count = numel(next(iter(task.tensors.values())))
         row = RowSums(len(places))
+        doubtful = self._sums.doubtful(task.groups, places)
         for start in range(0, count, self._block):
             stop = min(start + self._block, count)
             self._crew.each(len(places), self._reading(readers, places, start, stop), stop - start)
             living = [index for index, place in enumerate(places) if place not in self._failed]
-            self._measure(row, living, [self._blocks[places[index]] for index in living], task.readable)
-        rounding = np.array(
-            [
-                rounding_squared(
-                    task.tensors[place].dtype, row.bits[index], row.joint_squares[index], count - row.joint_left_out
-                )
-                for index, place in enumerate(places)
-            ]
-        )
+            blocks = [self._blocks[places[index]] for index in living]
+            self._measure(row, living, blocks, [doubtful[index] for index in living], task.readable)
+
+        def rounding(squares: Floats, elements: Counts) -> Floats:
+            types = [task.tensors[place].dtype for place in places]
+            told = zip(types, row.bits, squares.tolist(), elements.tolist(), strict=True)
+            return np.array([rounding_squared(*one) for one in told])
+
         row.into(self._sums, task.groups, places, count, rounding, task.readable)
 
     def _readers(self, task: SetTask, places: Sequence[int]) -> dict[int, Tensor]:
@@ -144,7 +144,9 @@ class Sweep:
 
         return read
 
-    def _measure(self, row: RowSums, living: Sequence[int], blocks: Sequence[Block], readable: bool) -> None:
+    def _measure(
+        self, row: RowSums, living: Sequence[int], blocks: Sequence[Block], doubtful: Sequence[bool], readable: bool
+    ) -> None:
         """Add a block of every model that can still be read."""
         same = representatives(blocks)
         heads = [index for index, head in enumerate(same) if head == index]
@@ -160,14 +162,17 @@ class Sweep:
         if not readable or not blocks:
             return
         size = blocks[0].values.size
+        doubted = [doubtful[head] for head in heads]
         gaps = gaps_of(
-            distinct, l2, lambda count, look: self._crew.each(count, look, size * count), self._progress.check
+            distinct, l2, doubted, lambda count, look: self._crew.each(count, look, size * count), self._progress.check
         ).spread(places)
         row.joint[at] += gaps.joint
         row.squares[at] += gaps.squares
         row.left_out[at] += gaps.left_out
         row.joint_squares[living] += gaps.joint_squares
         row.joint_left_out += gaps.joint_left_out
+        if gaps.gain is not None:
+            row.gain(frozenset(living[place] for place in gaps.suspects), living, gaps.gain)
         apart = to_average(blocks)
 
         def look(number: int) -> None:
