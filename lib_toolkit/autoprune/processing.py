@@ -29,7 +29,7 @@ from lib_toolkit.autoprune.duplicates import About, Known, describe
 from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, place_model
 from lib_toolkit.autoprune.journal import Intent, Journal
 from lib_toolkit.autoprune.line import Task, Work
-from lib_toolkit.autoprune.looking import Found, unchanged
+from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
 from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
@@ -47,7 +47,7 @@ from lib_toolkit.autoprune.steps import (
     now,
 )
 from lib_toolkit.casting import Narrowing
-from lib_toolkit.errors import CancelledError, FormatError, TargetError, ToolkitError, UsageError
+from lib_toolkit.errors import CancelledError, FormatError, IncompleteError, TargetError, ToolkitError, UsageError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import PROVENANCE
 from lib_toolkit.progress import Progress
@@ -56,6 +56,8 @@ from lib_toolkit.writing import OutgrownError, WriteOptions, Written, write
 
 _SMALL = 4 << 20
 """Bytes of a file below which one thread is faster than several."""
+
+_MAY_COME = "It was written to less than a minute ago, and the rest may still come."
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,10 @@ class Worker:
         try:
             return (yield from self._file(found))
         except (OutgrownError, FormatError, UsageError) as error:
+            if isinstance(error, IncompleteError) and is_fresh(found):
+                return blank(found, WAITING, f"{_MAY_COME} {_named(error, found)}")
             if unchanged(found):
-                return self._fail(found, str(error).replace(str(found.path), found.name))
+                return self._fail(found, _named(error, found))
             return blank(found, WAITING, "It was changed or taken away while it was read.")
         except CancelledError:
             raise
@@ -297,8 +301,15 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
     except CancelledError:
         raise
     except ToolkitError as error:
-        reason = str(error).replace(str(found.path), found.name)
+        reason = _named(error, found)
+        if isinstance(error, IncompleteError) and is_fresh(found):
+            return blank(found, WAITING, f"{_MAY_COME} {reason}")
         return blank(found, PLANNED, f"It would go to {FAILED}: {reason}")
+
+
+def _named(error: ToolkitError, found: Found) -> str:
+    """What went wrong, with the file called as the user knows it."""
+    return str(error).replace(str(found.path), found.name)
 
 
 def _only_here(metadata: Mapping[str, str], equal: Path) -> tuple[str, ...]:

@@ -37,13 +37,17 @@ def test_a_kind_goes_to_its_folder_at_fp16_with_its_sidecars(lib, kind):
     arrays = make()
     source = save(lib.drop / "My.model v1.5.safetensors", arrays, {"author": "somebody"})
     before = source.read_bytes()
-    endings = [".preview.png", ".civitai.info", ".json", ".yaml", ".txt", ".PNG", ".safetensors.json"]
+    endings = [
+        ".preview.png", ".civitai.info", ".json", ".yaml", ".txt", ".PNG", ".safetensors.json", ".description.txt",
+        ".thumb.jpg", ".swarm.json",
+    ]  # fmt: skip
     for ending in endings:
         (lib.drop / f"My.model v1.5{ending}").write_text(ending)
     (lib.drop / "My.model.txt").write_text("of another name")
     run = lib.run()
     result = lib.root / folder / "My.model v1.5.safetensors"
-    assert [step.outcome for step in run.steps] == ["written"]
+    told = {step.file: step.outcome for step in run.steps}
+    assert told == {"My.model v1.5.safetensors": "written", "My.model.txt": "left"}
     assert_halved(result, arrays)
     assert metadata_of(result)["author"] == "somebody"
     for ending in endings:

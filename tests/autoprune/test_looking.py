@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from lib_toolkit.autoprune import hashes, run_once, waiting, watch
+from lib_toolkit.autoprune import hashes, run_once, waiting, watch, writers
 from lib_toolkit.errors import CancelledError, UsageError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
-from tests.autoprune.samples import library, save
+from tests.autoprune.samples import age, library, save
 from tests.making import of_arrays, safetensors_bytes
 
 
@@ -67,7 +69,10 @@ def test_a_file_that_changes_while_it_is_processed_stays(lib, monkeypatch):
     assert lib.temporary() == []
 
 
-PARTIAL = [".part", ".crdownload", ".tmp", ".download", ".partial", ".incomplete", ".opdownload", ".!qB"]
+PARTIAL = [
+    ".part", ".crdownload", ".tmp", ".download", ".partial", ".incomplete", ".opdownload", ".!qB", ".!ut", ".bc!",
+    ".fdmdownload", ".xltd", ".td.cfg", ".downloading", ".part.3", ".part12", ".part-Frag4", ".part-Frag4.part",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", PARTIAL)
@@ -78,7 +83,14 @@ def test_downloads_are_left_where_they_are(lib, suffix):
     assert lib.files() == [f"Autoprune/a.safetensors{suffix}"]
 
 
-@pytest.mark.parametrize("sibling", ["a.safetensors.aria2", "a.aria2", "a.fE3x.safetensors.part", "a.safetensors.part"])
+SIBLINGS = [
+    "a.safetensors.aria2", "a.aria2", "a.fE3x.safetensors.part", "a.safetensors.part", "a.safetensors.st",
+    "A.safetensors.ST", "a.safetensors.fdmdownload", "a.safetensors.xltd", "a.safetensors.part.2", "a.safetensors.lock",
+    "a.safetensors.lftp-pget-status",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sibling", SIBLINGS)
 def test_a_model_with_a_download_beside_it_waits(lib, sibling):
     save(lib.drop / "a.safetensors", samples.lora())
     save(lib.drop / "ab.safetensors", samples.lora(seed=1))
@@ -89,6 +101,63 @@ def test_a_model_with_a_download_beside_it_waits(lib, sibling):
     assert steps["ab.safetensors"].outcome == "written"
     (lib.drop / sibling).unlink()
     assert lib.run().counts == {"written": 1}
+
+
+def test_the_state_of_a_download_is_no_model(lib):
+    """axel writes NAME.st beside a file of full size with holes in it; the like of it without NAME is a model."""
+    whole = save(lib.drop / "big.safetensors", samples.lora()).read_bytes()
+    (lib.drop / "big.safetensors").write_bytes(whole[:20_000] + bytes(len(whole) - 20_000))
+    (lib.drop / "big.safetensors.st").write_bytes(bytes(16))
+    save(lib.drop / "other.st", samples.lora(seed=1))
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {"big.safetensors": "waiting", "other.st": "written"}
+    assert "big.safetensors.st beside it" in steps["big.safetensors"].reason
+    assert lib.files("Autoprune") == [
+        "Autoprune/Done/other.st", "Autoprune/big.safetensors", "Autoprune/big.safetensors.st",
+    ]  # fmt: skip
+
+
+def test_the_folder_of_a_download_waits_as_a_whole(lib):
+    """Safari keeps what it has so far in one."""
+    path = save(lib.drop / "sub" / "a.safetensors.download" / "a.safetensors", samples.lora())
+    (path.parent / "Info.plist").write_text("<plist/>")
+    (step,) = lib.run().steps
+    assert (step.file, step.outcome) == ("sub/a.safetensors.download", "waiting")
+    assert path.is_file()
+    path.parent.rename(path.parent.with_name("a"))
+    assert lib.run().counts == {"written": 1, "left": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux and Windows tell of writers")
+def test_a_file_that_a_program_writes_to_waits_though_it_pauses(lib):
+    path = save(lib.drop / "a.safetensors", samples.lora())
+    save(lib.drop / "b.safetensors", samples.lora(seed=1))
+    whole = path.read_bytes()
+    with path.open("wb", buffering=0) as file:
+        file.write(whole[:20_000])
+        age(path)
+        steps = {step.file: step for step in lib.run().steps}
+        assert {name: step.outcome for name, step in steps.items()} == {
+            "a.safetensors": "waiting", "b.safetensors": "written",
+        }  # fmt: skip
+        assert "Another program holds it open" in steps["a.safetensors"].reason
+        file.write(whole[20_000:])
+    assert lib.run().counts == {"written": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_a_refused_lease_tells_nothing_where_a_server_grants_them(tmp_path, monkeypatch):
+    path = tmp_path / "a share" / "a.bin"
+    path.parent.mkdir()
+    with path.open("wb"):
+        assert writers.is_held(path)
+        share = str(path.parent).replace(" ", "\\040")
+        for kind, held in (("ext4", True), ("nfs4", False), ("cifs", False)):
+            mounts = f"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {share} rw shared:1 - {kind} server:/x rw\n"
+            monkeypatch.setattr(Path, "read_text", lambda *args, mounts=mounts: mounts)
+            assert writers.is_held(path) is held, kind
+            monkeypatch.undo()
+    assert not writers.is_held(path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -126,7 +195,9 @@ def test_diffusers_folders_other_files_and_hidden_ones_stay(lib):
     (lib.drop / "archive.zip").write_bytes(b"PK")
     save(lib.drop / ".hidden.safetensors", samples.lora())
     before = sorted(lib.drop.rglob("*"))
-    assert [(step.file, step.outcome) for step in lib.run().steps] == [("archive.zip", "left"), ("pipe", "left")]
+    assert [(step.file, step.outcome) for step in lib.run().steps] == [
+        ("archive.zip", "left"), ("pipe", "left"), ("readme.txt", "left"),
+    ]  # fmt: skip
     assert set(before) <= set(lib.drop.rglob("*"))
     assert not (lib.drop / "journal.jsonl").exists(), "nothing was done"
 
@@ -191,6 +262,7 @@ def test_watch_takes_files_as_they_become_stable_and_ends_when_cancelled(lib):
 def test_a_file_that_grows_while_its_failure_is_dealt_with_stays(lib, monkeypatch):
     path = lib.drop / "half.safetensors"
     path.write_bytes(safetensors_bytes(of_arrays(samples.lora()))[:-10])
+    age(path)
     original = hashes.of_unusable
 
     def meanwhile(*args):
@@ -214,9 +286,10 @@ def test_a_download_of_another_model_holds_nothing_up(lib, other):
 
 def test_what_is_not_named_like_a_model_is_told_of(lib):
     names = ("noext", "m.safetensors.1", "q.safetensors?type=Model", "z.gguf")
+    for name in ("Thumbs.db", "a.ckpt.why.txt", "journal.1.jsonl"):
+        (lib.drop / name).write_text("not worth a word")
     for name in names:
         save(lib.drop / name, samples.lora())
-    (lib.drop / "notes.txt").write_text("x")
     assert {step.file: step.outcome for step in lib.run().steps} == dict.fromkeys(names, "left")
     assert {step.file for step in waiting(lib.policy())} == set(names)
 
