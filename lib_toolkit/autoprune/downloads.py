@@ -59,6 +59,7 @@ class Downloads:
         models = {folded(name) for name in names if Path(name).suffix.lower() in suffixes}
         self._of: dict[str, str] = {}
         self._signs: set[str] = set()
+        self._expected: set[str] = set()
         for name in names:
             whole = of_download(name)
             if whole is None and name.lower().endswith(_AXEL) and folded(name[: -len(_AXEL)]) in models:
@@ -67,6 +68,7 @@ class Downloads:
                 self._signs.add(name)
                 for model in _possible(whole):
                     self._of.setdefault(folded(model), name)
+                    self._expected |= {folded(model), folded(Path(model).stem)}
 
     def __contains__(self, name: str) -> bool:
         """Whether a file or folder of this name is a sign of a download."""
@@ -78,7 +80,7 @@ class Downloads:
 
     def expects(self, base: str) -> bool:
         """Whether a model of this name, or of this stem, is coming."""
-        return folded(base) in self._of
+        return folded(base) in self._expected
 
 
 def of_download(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -301,3 +302,120 @@ def test_a_dry_run_knows_its_own_answers(lib):
     assert [step.target for step in steps] == [
         str(lib.folder("lora") / name) for name in ("a.safetensors", "a(1).safetensors")
     ]
+
+
+def test_what_belongs_to_no_model_is_told_of(lib):
+    save(lib.drop / "comp" / "vae" / "model.safetensors", samples.lora())
+    lonely = ["big.safetensors.index.json", "comp/vae/config.json", "gone.png", "gone.civitai.info"]
+    silent = ["coming.png", "coming.safetensors.json", "z.json"]
+    for name in [*lonely, *silent]:
+        (lib.drop / name).write_text("x")
+    (lib.drop / "coming.safetensors.crdownload").write_bytes(b"")
+    (lib.drop / "z.gguf").write_bytes(b"GGUF")
+    steps = {step.file: step for step in lib.run().steps}
+    told = {"comp/vae/model.safetensors": "written", "coming.safetensors.crdownload": "waiting", "z.gguf": "left"}
+    assert {name: step.outcome for name, step in steps.items()} == {**told, **dict.fromkeys(lonely, "left")}
+    assert all("no model of its name" in steps[name].reason for name in lonely)
+    assert all((lib.drop / name).read_text() == "x" for name in [*lonely, *silent])
+
+
+def test_watch_tells_of_what_is_left_alone_once(lib):
+    steps, looks = [], 0
+
+    def cancelled():
+        nonlocal looks
+        looks += 1
+        return looks > 200
+
+    (lib.drop / "gone.png").write_text("x")
+    with pytest.raises(CancelledError):
+        watch(lib.policy(), 0.01, Progress(cancelled=cancelled), steps.append)
+    assert [step.file for step in steps] == ["gone.png"]
+
+
+def test_folders_that_lie_too_deep_are_told_of(lib):
+    deep = Path(*"abcdefghijklmnop")
+    save(lib.drop / deep / "a.safetensors", samples.lora())
+    save(lib.drop / deep / "q" / "b.safetensors", samples.lora(seed=1))
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {
+        f"{deep.as_posix()}/a.safetensors": "written", f"{deep.as_posix()}/q": "left",
+    }  # fmt: skip
+    assert "more than 16 folders deep" in steps[f"{deep.as_posix()}/q"].reason
+    assert (lib.drop / deep / "q" / "b.safetensors").is_file()
+
+
+@pytest.mark.parametrize("call", ["scandir", "lstat"])
+def test_folders_and_files_that_cannot_be_read_are_told_of(lib, monkeypatch, call):
+    save(lib.drop / "shut" / "a.safetensors", samples.lora())
+    save(lib.drop / "b.safetensors", samples.lora(seed=1))
+    if call == "scandir":
+        usual = os.scandir
+
+        def scandir(path):
+            if Path(path).name == "shut":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return usual(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+    else:
+        original = Path.lstat
+
+        def lstat(self):
+            if self.name == "a.safetensors":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return original(self)
+
+        monkeypatch.setattr(Path, "lstat", lstat)
+    steps = {step.file: step for step in lib.run().steps}
+    name = "shut" if call == "scandir" else "shut/a.safetensors"
+    assert {name: step.outcome for name, step in steps.items()} == {"b.safetensors": "written", name: "left"}
+    assert os.strerror(errno.EACCES) in steps[name].reason
+    assert "give" in steps[name].reason
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_done_and_failed_may_be_links_to_another_place(lib, tmp_path):
+    for name in ("Done", "Failed"):
+        (tmp_path / name).mkdir()
+        (lib.drop / name).symlink_to(tmp_path / name)
+    before = save(lib.drop / "a.safetensors", samples.lora()).read_bytes()
+    (lib.drop / "b.ckpt").write_text("<html>")
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {"a.safetensors": "written", "b.ckpt": "failed"}
+    assert (tmp_path / "Done" / "a.safetensors").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "Failed").iterdir()) == ["b.ckpt", "b.ckpt.why.txt"]
+    assert lib.run().steps == ()
+    assert waiting(lib.policy()) == ()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_called_done_that_leads_nowhere_is_told_of(lib, tmp_path):
+    (lib.drop / "Done").symlink_to(tmp_path / "nowhere")
+    source = save(lib.drop / "a.safetensors", samples.lora())
+    steps = {step.file: step for step in lib.run().steps}
+    assert steps["Done"].outcome == "left"
+    assert steps["a.safetensors"].outcome == "written"
+    assert any("stays where it is" in finding for finding in steps["a.safetensors"].findings)
+    assert source.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("a.gguf", "as safetensors"),
+        ("a.onnx", "ONNX Runtime"),
+        ("a.engine", "TensorRT"),
+        ("a.zip", "unpack it"),
+        ("a.7z", "unpack it"),
+        ("a.RAR", "unpack it"),
+        ("a.tar.gz", "unpack it"),
+        ("a.model", "give it the ending"),
+    ],
+)
+def test_what_is_said_of_other_endings_helps(lib, name, advice):
+    (lib.drop / name).write_bytes(b"x")
+    (step,) = lib.run().steps
+    assert step.outcome == "left"
+    assert advice in step.reason
+    assert advice == "give it the ending" or "ending" not in step.reason
