@@ -277,25 +277,41 @@ class Worker:
         self.journal.intend(_intent(job.found, job.step, action, group, to))
 
 
-def preview(found: Found, policy: Policy, known: Known, progress: Progress, promised: set[Path]) -> Step:
-    """What ``work`` would do with a file; nothing is changed and little is read. ``promised``: names that files
-    before it would get, to which its own are added."""
+@dataclass
+class Promised:
+    """What a dry run has said of the files before: the names that they would get, and by their folders and what
+    ``duplicates`` should know of them, the models."""
+
+    names: set[Path] = field(default_factory=set)
+    models: dict[tuple[Path, About], Path] = field(default_factory=dict)
+
+
+def preview(found: Found, policy: Policy, known: Known, progress: Progress, promised: Promised) -> Step:
+    """What ``work`` would do with a file; nothing is changed and little is read. What is promised to it is added."""
     try:
         with open_model(found.path) as model:
             verdict = judge(model, policy)
             step = _told(blank(found, PLANNED), verdict)
             planned = verdict.plan.as_model()
-            equal = known.equal_to(planned, describe(planned), verdict.folder, progress)
+            about = describe(planned)
+            equal = known.equal_to(planned, about, verdict.folder, progress)
             if equal is not None:
                 return replace(step, target=str(equal), reason=f"{equal.name} holds the same already.")
+            if first := promised.models.get((verdict.folder, about)):
+                reason = (
+                    f"It seems to hold the same as what would be {first.name}; a run reads both, and writes nothing if "
+                    "it does."
+                )
+                return replace(step, target=str(first), reason=reason)
             size = found.size
             if not verdict.as_it_is:
                 size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
             group = free_group(_group(found, verdict))
-            while not promised.isdisjoint(group.folder / name for name in group.names):
+            while not promised.names.isdisjoint(group.folder / name for name in group.names):
                 group = free_group(group, group.number + 1)
-            promised.update(group.folder / name for name in group.names)
             reason = "It needs nothing and would be moved as it is." if verdict.as_it_is else ""
+            promised.names.update(group.folder / name for name in group.names)
+            promised.models[verdict.folder, about] = group.model
             places = tuple(str(group.place(one)) for one in group.sidecars)
             return replace(_placed(step, group, ()), target_size=size, reason=reason, sidecars=places)
     except CancelledError:
