@@ -94,11 +94,13 @@ def judge(model: Model, policy: Policy) -> Verdict:
 
 
 def _lacks_a_vae_alone(model: Model, found: Identification) -> bool:
-    """Whether it is a checkpoint that works with the VAE that a user chooses. Half a VAE would be in its way."""
+    """Whether it is a checkpoint that works with the VAE that a user chooses. Half a VAE would be in its way, and one
+    in another place says that something is wrong with the file."""
     if found.kind != "checkpoint" or found.architecture is None or not found.missing_classes:
         return False
     parts = [part for part in found.architecture.parts if part.cls in found.missing_classes]
-    if any(part.component.kind != "vae" for part in parts):
+    there = any(match.component.kind == "vae" for match in found.components)
+    if there or any(part.component.kind != "vae" for part in parts):
         return False
     return not any(key.startswith(part.prefix) for part in parts for key in model.tensors)
 

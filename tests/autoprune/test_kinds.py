@@ -263,9 +263,10 @@ def test_a_checkpoint_that_lacks_a_vae_alone_is_of_use(lib):
     half = [key for key in samples.checkpoint() if key.startswith(vae)][:5]
     save(lib.drop / "without.safetensors", arrays)
     save(lib.drop / "half.safetensors", {**arrays, **{key: samples.checkpoint()[key] for key in half}})
+    save(lib.drop / "elsewhere.safetensors", {**arrays, **{f"vae.{k}": v for k, v in samples.part("vae").items()}})
     steps = {step.file: step for step in lib.run().steps}
     assert {name: step.outcome for name, step in steps.items()} == {
-        "without.safetensors": "written", "half.safetensors": "failed",
+        "without.safetensors": "written", "half.safetensors": "failed", "elsewhere.safetensors": "failed",
     }  # fmt: skip
     assert any("no VAE inside: choose one in the WebUI" in finding for finding in steps["without.safetensors"].findings)
     assert_halved(lib.folder("checkpoint") / "without.safetensors", arrays)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_toolkit.autoprune import hashes, run_once, waiting, watch, writers
+from lib_toolkit.autoprune import hashes, looking, run_once, waiting, watch, writers
 from lib_toolkit.errors import CancelledError, UsageError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
@@ -343,6 +343,17 @@ def test_folders_that_lie_too_deep_are_told_of(lib):
     }  # fmt: skip
     assert "more than 16 folders deep" in steps[f"{deep.as_posix()}/q"].reason
     assert (lib.drop / deep / "q" / "b.safetensors").is_file()
+
+
+def test_folders_beyond_the_most_files_are_told_of(lib, monkeypatch):
+    monkeypatch.setattr(looking, "_MOST", 1)
+    save(lib.drop / "a.safetensors", samples.lora())
+    save(lib.drop / "sub" / "b.safetensors", samples.lora(seed=1))
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {"a.safetensors": "written", "sub": "left"}
+    assert "not looked into" in steps["sub"].reason
+    (lib.drop / "journal.jsonl").unlink()
+    assert {step.file: step.outcome for step in lib.run().steps} == {"sub/b.safetensors": "written"}
 
 
 @pytest.mark.parametrize("call", ["scandir", "lstat"])
