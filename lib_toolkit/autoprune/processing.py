@@ -57,7 +57,9 @@ from lib_toolkit.writing import OutgrownError, WriteOptions, Written, write
 _SMALL = 4 << 20
 """Bytes of a file below which one thread is faster than several."""
 
-_MAY_COME = "It was written to less than a minute ago, and the rest may still come."
+_MAY_COME = (
+    "It ends too early, but was written to less than a minute ago: the rest may still come; a later run looks again."
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Worker:
             return (yield from self._file(found))
         except (OutgrownError, FormatError, UsageError) as error:
             if isinstance(error, IncompleteError) and is_fresh(found):
-                return blank(found, WAITING, f"{_MAY_COME} {_named(error, found)}")
+                return blank(found, WAITING, _MAY_COME)
             if unchanged(found):
                 return self._fail(found, _named(error, found))
             return blank(found, WAITING, "It was changed or taken away while it was read.")
@@ -317,10 +319,9 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
     except CancelledError:
         raise
     except ToolkitError as error:
-        reason = _named(error, found)
         if isinstance(error, IncompleteError) and is_fresh(found):
-            return blank(found, WAITING, f"{_MAY_COME} {reason}")
-        return blank(found, PLANNED, f"It would go to {FAILED}: {reason}")
+            return blank(found, WAITING, _MAY_COME)
+        return blank(found, PLANNED, f"It would go to {FAILED}: {_named(error, found)}")
 
 
 def _named(error: ToolkitError, found: Found) -> str:
