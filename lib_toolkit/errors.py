@@ -14,6 +14,10 @@ class FormatError(ToolkitError):
     """The file is not a model that can be read: damaged, incomplete, or something else entirely."""
 
 
+class IncompleteError(FormatError):
+    """The file ends before what it should hold does: it was cut off, or more of it is still to come."""
+
+
 class UnsafeFileError(FormatError):
     """The file tries to run programs or import code; nothing of it was run."""
 

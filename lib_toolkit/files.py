@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from lib_toolkit.errors import FormatError
+from lib_toolkit.errors import FormatError, IncompleteError
 
 _MAX_READ = 1 << 30
 """Linux moves at most 2 GiB - 4 KiB in one call; stay clear of it."""
@@ -75,7 +75,9 @@ class SourceFile:
             raise FormatError(f"{self.path} has been closed; load it again.")
         view = out.cast("B") if out.format != "B" or out.ndim != 1 else out
         if offset < 0 or offset + len(view) > self.size:
-            raise FormatError(f"{self.path} ends before byte {offset + len(view):,}; it is incomplete, get it again.")
+            raise IncompleteError(
+                f"{self.path} ends before byte {offset + len(view):,}; it is incomplete, get it again."
+            )
         position = 0
         while position < len(view):
             count = self._read_some(offset + position, view[position : position + _MAX_READ])
@@ -88,7 +90,7 @@ class SourceFile:
     def read(self, offset: int, count: int) -> bytes:
         """The ``count`` bytes at ``offset``. Raises FormatError when the file does not hold them."""
         if count < 0 or offset < 0 or offset + count > self.size:
-            raise FormatError(f"{self.path} ends before byte {offset + count:,}; it is incomplete, get it again.")
+            raise IncompleteError(f"{self.path} ends before byte {offset + count:,}; it is incomplete, get it again.")
         data = bytearray(count)
         self.read_at(offset, memoryview(data))
         return bytes(data)

@@ -523,6 +523,14 @@ def test_adapters():
     assert not found.leftovers.unknown
 
 
+def test_an_adapter_without_all_of_its_halves_is_not_whole():
+    place = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_"
+    shapes = {f"{place}{name}.lora_down.weight": (8, 768) for name in "kv"}
+    found = identify(model({**shapes, f"{place}k.lora_up.weight": (320, 8)}))
+    assert (found.base, found.intact) == ("sd1", False)
+    assert "Modules that are not whole: 1 of 2 (up halves missing)" in found.warnings[0]
+
+
 def test_small_kinds_have_no_id():
     found = identify(model({"clip_l": (8, 768), "clip_g": (8, 1280)}))
     assert (found.kind, found.id, found.architecture, found.name) == ("embedding", None, None, "Embedding")

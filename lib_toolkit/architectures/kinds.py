@@ -26,15 +26,23 @@ def _all(*patterns: str) -> Callable[[Shapes], bool]:
 
 _HYPERNETWORK = re.compile(r"(320|640|768|1024|1280)\.(\d+\.)*(linear|linear1|linear2)\b")
 _TOKEN_WIDTHS = frozenset({768, 1024, 1280})
+_MOST_TOKENS = 75
+"""Words that a prompt takes at once: no embedding that is meant to be used has more vectors."""
 
 
 def _embedding(shapes: Shapes) -> bool:
-    """One or two matrices of token vectors under the names of the WebUI, sd-scripts, or SDXL trainers."""
+    """One or two matrices of token vectors under the names of the WebUI, sd-scripts, or SDXL trainers; or one alone
+    under the word that it stands for, as diffusers writes it (a single vector without a second dimension)."""
     if any(key.startswith("string_to_param.") for key in shapes):
         return True
     names = set(shapes)
     if names in ({"clip_l", "clip_g"}, {"emb_params"}, {"*"}):
         return all(shape and shape[-1] in _TOKEN_WIDTHS for shape in shapes.values())
+    if len(shapes) == 1:
+        ((name, shape),) = shapes.items()
+        if name.endswith((".weight", ".bias")):
+            return False  # of a layer
+        return len(shape) in (1, 2) and shape[-1] in _TOKEN_WIDTHS and (len(shape) == 1 or shape[0] <= _MOST_TOKENS)
     return False
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -56,6 +56,7 @@ SUFFIXES: Mapping[str, tuple[str, str]] = {
     ".a2.weight": ("GLoRA", "a2"),
     ".b1.weight": ("GLoRA", "b1"),
     ".b2.weight": ("GLoRA", "b2"),
+    ".bm.weight": ("GLoRA", "bm"),
 }
 """End of a key to (algorithm, role of the tensor)."""
 
@@ -107,6 +108,13 @@ _BY_LAST = {
 """The endings of keys by what follows their last dot, the longest first."""
 
 _MARKING = frozenset({"down", "up", "w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "blocks", "diff", "on_input"})
+_GLORA = frozenset({"a1", "a2", "b1", "b2"})
+"""Roles that mark an adapter only together: their endings are such as other models have too."""
+
+_PAIRS = (("down", "up"), ("w1_a", "w1_b"), ("w2_a", "w2_b"), ("a1", "a2"), ("b1", "b2"))
+"""Roles of which none means anything without the other."""
+
+_HALVES: Mapping[str, str] = {"down": "down halves", "up": "up halves"}
 _SHARE = 0.5
 """Share of the modules that must fit a base before it is named."""
 
@@ -116,6 +124,8 @@ class LoraInfo:
     """An adapter. ``base`` is None where it is not known; ``ranks`` all ranks that occur, in order.
 
     ``candidates`` are bases that fit equally well, where there are several. ``keys`` are the adapter's keys.
+    ``lame`` is the number of modules that lack a tensor without which the others mean nothing, and ``lacking`` says
+    which tensors these are.
     """
 
     base: str | None
@@ -128,6 +138,8 @@ class LoraInfo:
     resolved: int
     keys: tuple[str, ...]
     candidates: tuple[str, ...] = ()
+    lame: int = 0
+    lacking: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,13 +153,15 @@ class _Module:
 def read_lora(shapes: Shapes) -> LoraInfo | None:
     """The adapter that a file's keys and shapes describe, None where most of them are no adapter's."""
     modules, keys, algorithms = _modules(shapes)
-    marked = [module for module in modules if _MARKING & module.roles.keys()]
+    marking = _MARKING | (_GLORA if any(module.roles.keys() >= _GLORA for module in modules) else frozenset())
+    marked = [module for module in modules if marking & module.roles.keys()]
     if not marked or 2 * len(keys) < len(shapes):
         return None
     counts = _fitting(marked)
     best = max(counts.values())
     bases = tuple(base for base, count in counts.items() if count == best) if best >= _SHARE * len(marked) else ()
     base, name = _named_base(bases, marked)
+    lacking = [lacks for module in marked if (lacks := _lacking(module.roles.keys()))]
     return LoraInfo(
         base=base,
         name=name,
@@ -159,7 +173,20 @@ def read_lora(shapes: Shapes) -> LoraInfo | None:
         resolved=best if bases else 0,
         keys=keys,
         candidates=bases if len(bases) > 1 else (),
+        lame=len(lacking),
+        lacking=" and ".join(_HALVES.get(role, role) for role in sorted(set().union(*lacking))),
     )
+
+
+def _lacking(roles: Set[str]) -> set[str]:
+    """The roles that a module needs for those that it has."""
+    lacking = {other for pair in _PAIRS for one, other in (pair, pair[::-1]) if one in roles and other not in roles}
+    first, second = (any(role in roles for role in (name, f"{name}_a", f"{name}_b")) for name in ("w1", "w2"))
+    if first != second and not roles & {"down", "up"}:
+        lacking.add("w2" if first else "w1")
+    if roles & _GLORA:
+        lacking |= _GLORA - roles
+    return lacking
 
 
 def _named_base(bases: tuple[str, ...], modules: Iterable[_Module]) -> tuple[str | None, str]:
@@ -243,6 +270,9 @@ def _dimensions(roles: Mapping[str, Shape]) -> tuple[int, int] | None:
         return up[0], down[1]
     if "diff" in roles and len(roles["diff"]) > 1:
         return _outer(roles["diff"])
+    if roles.keys() >= _GLORA and all(len(roles[role]) > 1 for role in _GLORA):
+        b1, b2 = roles["b1"], roles["b2"]
+        return (b1[0], b2[1]) if b1[1] == b2[0] else (b2[0], b1[1])  # the second way is that of its first releases
     first, second = _factor(roles, "w1"), _factor(roles, "w2")
     if first and second and "t2" not in roles:
         return first[0] * second[0], first[1] * second[1]
@@ -259,6 +289,8 @@ def _factor(roles: Mapping[str, Shape], name: str) -> tuple[int, int] | None:
 
 
 def _rank(roles: Mapping[str, Shape]) -> int | None:
+    if roles.keys() >= _GLORA and all(len(roles[role]) > 1 for role in _GLORA):
+        return min(roles["b1"][:2])
     for role in ("down", "w2_b", "w1_b"):
         shape = roles.get(role)
         if shape:

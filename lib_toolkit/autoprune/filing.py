@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +46,7 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
         placed: list[tuple[Sidecar, bool]] = []
         troubles: list[str] = []
         for sidecar in group.sidecars:
-            copy = copies or is_shared(sidecar.path, source)
+            copy = copies or is_shared(sidecar, source)
             try:
                 if _bring(sidecar.path, group.place(sidecar), copy):
                     placed.append((sidecar, copy))
@@ -116,11 +117,20 @@ def _bring(path: Path, final: Path, copy: bool) -> bool:
     return True
 
 
-def is_shared(sidecar: Path, source: Path) -> bool:
+def is_shared(sidecar: Sidecar, source: Path) -> bool:
     """Whether another model that it belongs to still waits beside it."""
-    twins = (twin for twin in models_of(sidecar, SUFFIXES) if twin != source and twin.exists())
+    named = {*models_of(sidecar.path, SUFFIXES), *(source.with_name(name) for name in sidecar.others)}
+    twins = (twin for twin in named if twin != source and _is_file(twin))
     # The source has gone already, or is one file with its own name in other letters.
     return any(not (source.exists() and twin.samefile(source)) for twin in twins)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a regular file lies there: folders may have a model's name, and links are left alone."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _renumber(group: Group, intend: Intend) -> Group:

@@ -6,45 +6,40 @@ beside it says that a download goes on.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
-import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lib_toolkit.autoprune.downloads import Downloads, is_state, of_download
+from lib_toolkit.autoprune.folding import folded
 from lib_toolkit.autoprune.policy import DONE, FAILED
-from lib_toolkit.autoprune.sidecars import Companions, Sidecar, is_sidecar
+from lib_toolkit.autoprune.sidecars import Companions, Sidecar, bases_of
+from lib_toolkit.autoprune.strays import NAMES_OF_SYSTEMS, why_left
+from lib_toolkit.autoprune.writers import is_held
 
 SUFFIXES = frozenset({".safetensors", ".sft", ".st", ".ckpt", ".pt", ".pth", ".bin"})
 """Endings of model files; what they are is decided by their content."""
 
-PARTIAL = (
-    ".part",
-    ".partial",
-    ".crdownload",
-    ".aria2",
-    ".tmp",
-    ".download",
-    ".incomplete",
-    ".opdownload",
-    ".filepart",
-    ".!ut",
-    ".!qb",
-    ".bc!",
-)
-"""Endings that browsers and download programs give to files that are not complete."""
+_COMING = "It is a download that has not ended."
+_COMING_FOLDER = "It is named like the folder of a download that has not ended; rename it if it is none."
+_LINK = "It is a link; links in the drop folder are never followed, moved or removed."
+_LONELY = "It is named like what belongs to a model, but no model of its name lies here; put it beside its model."
+_SECOND = "Another file of nearly the same name follows the model that it belongs to; give it another name."
+_TOO_DEEP = "It lies more than {} folders deep and was not looked into; move it further up."
+_TOO_MANY = "More than {:,} files lie in the drop folder; this folder was not looked into before others are dealt with."
 
-_STRAY = (
-    "It is not named like a model that is known (.safetensors, .ckpt, .pt, .pth, .bin); give it such an ending if it "
-    "is one."
-)
-_OWN_FILE = re.compile(r"journal(\.\d+)?\.jsonl")
+_OWN_FILE = re.compile(r"journal(\.\d+)?\.jsonl|.+\.why\.txt")
 _OWN_FOLDERS = frozenset({DONE.casefold(), FAILED.casefold()})
 _MOST = 100_000
 _DEEPEST = 16
+
+_FRESH = 60.0
+"""Seconds after its last change in which a file that ends too early is taken for one that still comes: programs that
+load over a network give up, or go on, within about as long."""
 
 Mark = tuple[int, int, int]
 """Size, time of the last change in nanoseconds, number on the file system: what a file is while nobody changes it."""
@@ -94,6 +89,7 @@ class _Folder:
     files: dict[str, os.stat_result] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
     others: list[tuple[str, str]] = field(default_factory=list)
+    trouble: str = ""
 
 
 def look(drop: Path) -> Look:
@@ -101,22 +97,38 @@ def look(drop: Path) -> Look:
     models: list[Found] = []
     aside: list[Aside] = []
     for relative, folder in _walk(drop, aside):
-        companions = Companions(folder.files, PARTIAL)
-        for name, status in folder.files.items():
-            told, path = (relative / name).as_posix(), drop / relative / name
-            lower = name.lower()
-            if lower.endswith(PARTIAL):
-                if not lower.endswith(".aria2"):
-                    aside.append(Aside(told, status.st_size, "It is a download that has not ended.", True))
-            elif is_model(name):
-                if other := companions.download_of(path):
-                    why = f"{other} beside it says that a download goes on; delete that file if it has ended."
-                    aside.append(Aside(told, status.st_size, why, True))
-                else:
-                    models.append(Found(told, path, mark_of(status), companions.sidecars(path)))
-            elif not (_OWN_FILE.fullmatch(name) or is_sidecar(name)):
-                aside.append(Aside(told, status.st_size, _STRAY, False))
+        _sort_out(drop, relative, folder, models, aside)
     return Look(tuple(sorted(models, key=_order)), tuple(sorted(aside, key=_order)))
+
+
+def _sort_out(drop: Path, relative: Path, folder: _Folder, models: list[Found], aside: list[Aside]) -> None:
+    """What the files of one folder are."""
+    downloads = Downloads(folder.files, SUFFIXES)
+    named = [name for name in folder.files if is_model(name) and name not in downloads]
+    companions = Companions(folder.files, named)
+    there = {folded(base) for name in named for base in (name, Path(name).stem)}
+    strange: dict[str, Aside] = {}
+    for name, status in folder.files.items():
+        told, path = (relative / name).as_posix(), drop / relative / name
+        if name in downloads:
+            if not is_state(name):
+                aside.append(Aside(told, status.st_size, _COMING, True))
+        elif is_model(name):
+            if sign := downloads.of(name):
+                why = f"{sign} beside it says that a download goes on; delete that file if it has ended."
+                aside.append(Aside(told, status.st_size, why, True))
+            else:
+                models.append(Found(told, path, mark_of(status), companions.sidecars(path)))
+        elif bases := bases_of(name):
+            if not (name in companions or _OWN_FILE.fullmatch(name) or any(map(downloads.expects, bases))):
+                why = _SECOND if any(folded(base) in there for base in bases) else _LONELY
+                strange[name] = Aside(told, status.st_size, why, False)
+        elif not (_OWN_FILE.fullmatch(name) or name.lower() in NAMES_OF_SYSTEMS):
+            aside.append(Aside(told, status.st_size, why_left(name), False))
+    # What belongs to something else that is told of already (a link, a GGUF file …) needs no sentence of its own.
+    others = [*(name for name, _ in folder.others), *(name for name in folder.files if not bases_of(name))]
+    known = {folded(base) for name in others if name not in named for base in (name, Path(name).stem)}
+    aside += [one for name, one in strange.items() if known.isdisjoint(map(folded, bases_of(name)))]
 
 
 def is_model(name: str) -> bool:
@@ -135,7 +147,7 @@ def stable(before: Look, after: Look) -> tuple[list[Found], list[Aside]]:
     for found in after.models:
         if marks.get(found.name) != found.mark:
             changing.append(Aside(found.name, found.size, "It is still being copied or downloaded.", True))
-        elif _held(found.path):
+        elif is_held(found.path):
             changing.append(Aside(found.name, found.size, "Another program holds it open.", True))
         else:
             ready.append(found)
@@ -145,6 +157,11 @@ def stable(before: Look, after: Look) -> tuple[list[Found], list[Aside]]:
 def mark_of(status: os.stat_result) -> Mark:
     """What tells that a file is still the same."""
     return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def is_fresh(found: Found) -> bool:
+    """Whether it was written to so lately that more of it may come, after a pause of the network for instance."""
+    return abs(time.time() - found.mark[1] / 1e9) < _FRESH  # clocks of shared disks may be ahead
 
 
 def unchanged(found: Found) -> bool:
@@ -158,50 +175,58 @@ def unchanged(found: Found) -> bool:
 
 def _walk(drop: Path, aside: list[Aside]) -> Iterator[tuple[Path, _Folder]]:
     pending, count = [(Path(), 0)], 0
-    while pending and count < _MOST:
+    while pending:
         relative, depth = pending.pop()
+        if depth > _DEEPEST or count >= _MOST:
+            why = _TOO_DEEP.format(_DEEPEST) if depth > _DEEPEST else _TOO_MANY.format(_MOST)
+            aside.append(Aside(relative.as_posix(), 0, why, False))
+            continue
         folder = _read(drop / relative, top=depth == 0)
+        if folder.trouble:
+            aside.append(Aside(relative.as_posix(), 0, folder.trouble, False))
         if depth and "model_index.json" in folder.files:
             aside.append(Aside(relative.as_posix(), 0, "It is a diffusers folder, which is left as it is.", False))
             continue
         count += len(folder.files)
         aside += [Aside((relative / name).as_posix(), 0, why, False) for name, why in folder.others]
         yield relative, folder
-        if depth < _DEEPEST:
-            pending += [(relative / name, depth + 1) for name in folder.folders]
+        for name in folder.folders:
+            if of_download(name) is not None:
+                aside.append(Aside((relative / name).as_posix(), 0, _COMING_FOLDER, True))
+            else:
+                pending.append((relative / name, depth + 1))
 
 
 def _read(path: Path, top: bool) -> _Folder:
     folder = _Folder()
-    with contextlib.suppress(OSError), os.scandir(path) as items:
-        for item in items:
-            if item.name.startswith("."):
-                continue
-            try:
-                # Not item.stat(): on Windows that does not know the file's number.
-                status = (path / item.name).lstat()
-            except OSError:
-                continue  # it went away
-            if stat.S_ISREG(status.st_mode):
-                folder.files[item.name] = status
-            elif item.is_symlink():
-                folder.others.append((item.name, "It is a link; links are never followed, moved or removed."))
-            elif stat.S_ISDIR(status.st_mode):
-                if not (top and item.name.casefold() in _OWN_FOLDERS):
-                    folder.folders.append(item.name)
-            else:
-                folder.others.append((item.name, "It is not a regular file (a pipe, a device …)."))
+    try:
+        with os.scandir(path) as items:
+            for item in items:
+                # Done and Failed may be links, to another disk for instance.
+                own = top and item.name.casefold() in _OWN_FOLDERS and (path / item.name).is_dir()
+                if not (own or item.name.startswith(".")):
+                    _take(folder, path, item.name)
+    except FileNotFoundError:
+        pass  # the drop folder was not made yet, or this one went away
+    except OSError as error:
+        folder.trouble = f"The folder cannot be read ({error.strerror}); give it the rights, or check the disk."
     return folder
 
 
-def _held(path: Path) -> bool:
-    """Whether a program writes to the file: only Windows tells."""
-    if sys.platform != "win32":
-        return False
+def _take(folder: _Folder, path: Path, name: str) -> None:
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_BINARY))
-    except PermissionError:
-        return os.access(path, os.W_OK)
-    except OSError:
-        return False
-    return False
+        # Not DirEntry.stat(): on Windows that does not know the file's number.
+        status = (path / name).lstat()
+    except FileNotFoundError:
+        return  # it went away
+    except OSError as error:
+        folder.others.append((name, f"It cannot be looked at ({error.strerror}); give its folder the rights."))
+        return
+    if stat.S_ISREG(status.st_mode):
+        folder.files[name] = status
+    elif stat.S_ISLNK(status.st_mode):
+        folder.others.append((name, _LINK))
+    elif stat.S_ISDIR(status.st_mode):
+        folder.folders.append(name)
+    else:
+        folder.others.append((name, "It is not a regular file (a pipe, a device …)."))

@@ -1,7 +1,6 @@
 """Names in the target folder: usable on every system, free for the model and all of its sidecars, one number for all.
 
-Two names count as one when they differ in case or in the way that Unicode composes letters alone: on other systems
-they would be the same file.
+Names that differ in their letters' form alone count as one (``folding``).
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 import time
-import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib_toolkit.autoprune.folding import folded
 from lib_toolkit.autoprune.sidecars import Sidecar
 from lib_toolkit.errors import UsageError
 from lib_toolkit.target import safe_output_name
@@ -51,7 +50,7 @@ class Group:
     @property
     def places(self) -> frozenset[Path]:
         """One path for each of the names, the same for names that count as one."""
-        return frozenset(self.folder / _key(name) for name in self.names)
+        return frozenset(self.folder / folded(name) for name in self.names)
 
 
 def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ...]] = lambda name: ()) -> Group:
@@ -65,7 +64,7 @@ def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ..
     number = begin
     while True:
         numbered = replace(group, number=number)
-        if taken.isdisjoint(_key(name) for name in (*numbered.names, *more(numbered.model.name))):
+        if taken.isdisjoint(folded(name) for name in (*numbered.names, *more(numbered.model.name))):
             return numbered
         if sure:
             number += 1
@@ -77,7 +76,7 @@ def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ..
 def note(group: Group) -> None:
     """The group has come into being."""
     if group.folder in _LISTED:
-        _LISTED[group.folder][1].update(_key(name) for name in group.names)
+        _LISTED[group.folder][1].update(folded(name) for name in group.names)
 
 
 def forget(folder: Path) -> None:
@@ -107,14 +106,10 @@ def _taken(folder: Path) -> set[str]:
     now = time.monotonic()
     if folder not in _LISTED or now - _LISTED[folder][0] > _FRESH:
         try:
-            names = {_key(name) for name in os.listdir(folder)}  # noqa: PTH208 (a thousand paths are not needed)
+            names = {folded(name) for name in os.listdir(folder)}  # noqa: PTH208 (a thousand paths are not needed)
         except OSError:
             names = set()
         if len(_LISTED) >= _MOST_FOLDERS:
             _LISTED.clear()
         _LISTED[folder] = now, names
     return _LISTED[folder][1]
-
-
-def _key(name: str) -> str:
-    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()

@@ -29,7 +29,7 @@ from lib_toolkit.autoprune.duplicates import About, Known, describe
 from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, place_model
 from lib_toolkit.autoprune.journal import Intent, Journal
 from lib_toolkit.autoprune.line import Task, Work
-from lib_toolkit.autoprune.looking import Found, unchanged
+from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
 from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
@@ -47,7 +47,7 @@ from lib_toolkit.autoprune.steps import (
     now,
 )
 from lib_toolkit.casting import Narrowing
-from lib_toolkit.errors import CancelledError, FormatError, TargetError, ToolkitError, UsageError
+from lib_toolkit.errors import CancelledError, FormatError, IncompleteError, TargetError, ToolkitError, UsageError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import PROVENANCE
 from lib_toolkit.progress import Progress
@@ -56,6 +56,10 @@ from lib_toolkit.writing import OutgrownError, WriteOptions, Written, write
 
 _SMALL = 4 << 20
 """Bytes of a file below which one thread is faster than several."""
+
+_MAY_COME = (
+    "It ends too early, but was written to less than a minute ago: the rest may still come; a later run looks again."
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,10 @@ class Worker:
         try:
             return (yield from self._file(found))
         except (OutgrownError, FormatError, UsageError) as error:
+            if isinstance(error, IncompleteError) and is_fresh(found):
+                return blank(found, WAITING, _MAY_COME)
             if unchanged(found):
-                return self._fail(found, str(error).replace(str(found.path), found.name))
+                return self._fail(found, _named(error, found))
             return blank(found, WAITING, "It was changed or taken away while it was read.")
         except CancelledError:
             raise
@@ -272,26 +278,42 @@ class Worker:
         self.journal.intend(_intent(job.found, job.step, action, group, to))
 
 
-def preview(found: Found, policy: Policy, known: Known, progress: Progress, promised: set[Path]) -> Step:
-    """What ``work`` would do with a file; nothing is changed and little is read. ``promised``: names that files
-    before it would get, to which its own are added."""
+@dataclass
+class Promised:
+    """What a dry run has said of the files before: the names that they would get, and by their folders and what
+    ``duplicates`` should know of them, the models."""
+
+    names: set[Path] = field(default_factory=set)
+    models: dict[tuple[Path, About], Path] = field(default_factory=dict)
+
+
+def preview(found: Found, policy: Policy, known: Known, progress: Progress, promised: Promised) -> Step:
+    """What ``work`` would do with a file; nothing is changed and little is read. What is promised to it is added."""
     try:
         with open_model(found.path) as model:
             verdict = judge(model, policy)
             step = _told(blank(found, PLANNED), verdict)
             planned = verdict.plan.as_model()
-            equal = known.equal_to(planned, describe(planned), verdict.folder, progress)
+            about = describe(planned)
+            equal = known.equal_to(planned, about, verdict.folder, progress)
             if equal is not None:
                 reason = f"{equal.name} holds the same already."
                 return replace(step, target=str(equal), reason=reason, foreseen=DUPLICATE)
+            if first := promised.models.get((verdict.folder, about)):
+                reason = (
+                    f"It seems to hold the same as what would be {first.name}; a run reads both, and writes nothing if "
+                    "it does."
+                )
+                return replace(step, target=str(first), reason=reason, foreseen=DUPLICATE)
             size = found.size
             if not verdict.as_it_is:
                 size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
             group = free_group(_group(found, verdict))
-            while not promised.isdisjoint(group.folder / name for name in group.names):
+            while not promised.names.isdisjoint(group.folder / name for name in group.names):
                 group = free_group(group, group.number + 1)
-            promised.update(group.folder / name for name in group.names)
             reason = "It needs nothing and would be moved as it is." if verdict.as_it_is else ""
+            promised.names.update(group.folder / name for name in group.names)
+            promised.models[verdict.folder, about] = group.model
             places = tuple(str(group.place(one)) for one in group.sidecars)
             step = replace(step, foreseen=MOVED if verdict.as_it_is else WRITTEN)
             return replace(_placed(step, group, ()), target_size=size, reason=reason, sidecars=places)
@@ -300,8 +322,15 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
     except ToolkitError as error:
         if not unchanged(found):
             return blank(found, WAITING, "It was changed or taken away while it was read.")
-        reason = str(error).replace(str(found.path), found.name)
-        return replace(blank(found, PLANNED, f"It would go to {FAILED}: {reason}"), foreseen=HAS_FAILED)
+        if isinstance(error, IncompleteError) and is_fresh(found):
+            return blank(found, WAITING, _MAY_COME)
+        reason = f"It would go to {FAILED}: {_named(error, found)}"
+        return replace(blank(found, PLANNED, reason), foreseen=HAS_FAILED)
+
+
+def _named(error: ToolkitError, found: Found) -> str:
+    """What went wrong, with the file called as the user knows it."""
+    return str(error).replace(str(found.path), found.name)
 
 
 def _only_here(metadata: Mapping[str, str], equal: Path) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.looking import Look
 from lib_toolkit.autoprune.moving import are_equal, copy_new, move_new, remove
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
-from lib_toolkit.autoprune.sidecars import ENDINGS
+from lib_toolkit.autoprune.sidecars import Sidecar, belongs_to
 from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, WRITTEN, Step, now
 from lib_toolkit.errors import FormatError, ToolkitError
 from lib_toolkit.formats import open_model
@@ -73,7 +73,7 @@ def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
     target, troubles = Path(intent.target), []
     for begin, end in intent.sidecars:
         if os.path.lexists(begin):
-            troubles += _bring(Path(begin), Path(end), is_shared(Path(begin), drop / intent.file))
+            troubles += _bring(Path(begin), Path(end), is_shared(Sidecar(Path(begin), ""), drop / intent.file))
     if intent.action == HAS_FAILED and not has_text(target):
         troubles += explain(target, intent.step.reason)
     step = replace(intent.step, outcome=intent.action, time=now(), recovered=True, source="")
@@ -132,14 +132,11 @@ def _is_sound(intent: Intent, policy: Policy, drop: Path) -> bool:
         return False
     source = drop / intent.file
     return all(
-        Path(begin).parent == source.parent and Path(end).parent == target.parent and _is_sidecar(begin, source)
+        Path(begin).parent == source.parent
+        and Path(end).parent == target.parent
+        and belongs_to(Path(begin).name, source.name)
         for begin, end in intent.sidecars
     )
-
-
-def _is_sidecar(path: str, model: Path) -> bool:
-    name = Path(path).name
-    return any(name.startswith(base) and name[len(base) :].lower() in ENDINGS for base in (model.name, model.stem))
 
 
 def _inside(path: Path, policy: Policy, drop: Path) -> bool:

@@ -18,7 +18,7 @@ from lib_toolkit.autoprune.line import SEVERAL, Line, Stoppable, alone
 from lib_toolkit.autoprune.lock import BusyError, FolderLock, is_held
 from lib_toolkit.autoprune.looking import Aside, Found, Look, Mark, look, stable, unchanged
 from lib_toolkit.autoprune.policy import Policy
-from lib_toolkit.autoprune.processing import Worker, blank, preview
+from lib_toolkit.autoprune.processing import Promised, Worker, blank, preview
 from lib_toolkit.autoprune.recovery import recover, remove_temporaries
 from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
 from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
@@ -261,7 +261,7 @@ def _dry_run(policy: Policy, drop: Path, progress: Progress, report: Report, pau
         _sleep(pause, progress)
     seen = look(drop)
     ready, changing = stable(before, seen)
-    known, promised = Known(drop, policy.threads), set[Path]()
+    known, promised = Known(drop, policy.threads), Promised()
     steps = [_set_aside(one) for one in (*seen.aside, *changing)]
     for step in steps:
         report(step)

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from lib_toolkit.autoprune.folding import folded
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".mp4", ".webm")
 
@@ -18,10 +19,13 @@ ENDINGS = frozenset(
         *_IMAGES,
         *(f".preview{ending}" for ending in _IMAGES),
         *(f".cm-preview{ending}" for ending in _IMAGES),
+        *(f".thumb{ending}" for ending in _IMAGES),
         ".civitai.info",
         ".cm-info.json",
         ".rgthree-info.json",
         ".metadata.json",
+        ".swarm.json",
+        ".description.txt",
         ".json",
         ".yaml",
         ".yml",
@@ -33,20 +37,19 @@ ENDINGS = frozenset(
     }
 )
 """What stands behind the model's name, in small letters. Some are those of the WebUI's extra networks and its
-``.yaml`` configurations; ``.civitai.info`` and ``.metadata.json`` come from programs that manage models."""
-
-
-_RANDOM = re.compile(r"(?=.*[A-Z])(?=.*[a-z0-9])[\w-]{4,}", re.ASCII)
-"""What browsers put into the name of a download, unlike the words that people put there."""
+``.yaml`` configurations; ``.civitai.info``, ``.metadata.json`` and the like come from programs that manage models,
+``.swarm.json`` and ``.thumb.jpg`` from SwarmUI and others."""
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A file beside a model. ``ending`` follows the stem of the model's name, or, with ``whole``, all of it."""
+    """A file beside a model. ``ending`` follows the stem of the model's name, or, with ``whole``, all of it.
+    ``others`` are the names of models beside it that it belongs to as well."""
 
     path: Path
     ending: str
     whole: bool = False
+    others: tuple[str, ...] = ()
 
     def name_for(self, model: Path) -> str:
         """What it is called beside a model of this name."""
@@ -55,17 +58,25 @@ class Sidecar:
 
 def models_of(sidecar: Path, suffixes: Iterable[str]) -> Iterator[Path]:
     """The models of these suffixes, there or not, that a sidecar of this name would belong to."""
+    suffixes = tuple(suffixes)
     for base, ending in _splits(sidecar.name):
         if base and ending.lower() in ENDINGS:
-            yield sidecar.with_name(base)
+            if base.lower().endswith(suffixes):
+                yield sidecar.with_name(base)
             for suffix in suffixes:
                 yield sidecar.with_name(base + suffix)
                 yield sidecar.with_name(base + suffix.upper())
 
 
-def is_sidecar(name: str) -> bool:
-    """Whether a file is named like one, whatever lies beside it."""
-    return any(ending.lower() in ENDINGS for _, ending in _splits(name))
+def belongs_to(name: str, model: str) -> bool:
+    """Whether a file of this name is a sidecar of a model of that name."""
+    bases = {folded(model), folded(Path(model).stem)}
+    return any(folded(base) in bases for base in bases_of(name))
+
+
+def bases_of(name: str) -> tuple[str, ...]:
+    """Names and stems of models that a sidecar of this name would belong to; none where it is not named like one."""
+    return tuple(base for base, ending in _splits(name) if ending.lower() in ENDINGS)
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
@@ -76,44 +87,39 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
 
 
 class Companions:
-    """The files of one folder by what their names begin with, so that each model finds its own at once."""
+    """The sidecars of one folder's models. Names need not be alike to the letter (``folding``)."""
 
-    def __init__(self, names: Iterable[str], partial: tuple[str, ...]) -> None:
-        """``partial`` are the endings of files that are not complete."""
-        self._endings: dict[str, list[str]] = {}
-        self._partial: dict[str, str] = {}
+    def __init__(self, names: Iterable[str], models: Iterable[str]) -> None:
+        """``names`` of all files, ``models`` those among them."""
+        self._by_base: dict[str, list[tuple[str, str]]] = {}
         for name in names:
             for base, ending in _splits(name):
                 if base and ending.lower() in ENDINGS:
-                    self._endings.setdefault(base, []).append(ending)
-            for ending in partial:
-                if name.lower().endswith(ending):
-                    for model in _downloaded(name[: -len(ending)]):
-                        self._partial.setdefault(model, name)
+                    self._by_base.setdefault(folded(base), []).append((name, ending))
+        self._own = {model: self._belonging(model) for model in models}
+        self._claims: dict[str, list[str]] = {}
+        for model, own in self._own.items():
+            for name, _, _ in own:
+                self._claims.setdefault(name, []).append(model)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a model has this file as its sidecar."""
+        return name in self._claims
 
     def sidecars(self, model: Path) -> tuple[Sidecar, ...]:
-        """What belongs to a model of this folder."""
-        found = [
-            Sidecar(model.with_name(base + ending), ending, whole)
-            for base, whole in ((model.name, True), (model.stem, False))
-            for ending in self._endings.get(base, ())
-        ]
+        """What belongs to one of the models."""
+        found = []
+        for name, ending, whole in self._own[model.name]:
+            others = tuple(other for other in self._claims[name] if other != model.name)
+            found.append(Sidecar(model.with_name(name), ending, whole, others))
         return tuple(sorted(found, key=lambda one: one.path.name))
 
-    def download_of(self, model: Path) -> str | None:
-        """A file that says that this model is being downloaded."""
-        return self._partial.get(model.name) or self._partial.get(model.stem)
-
-
-def _downloaded(name: str) -> Iterator[str]:
-    """What a download of this name, without its ending, may be of: names and stems of models.
-
-    Browsers put a few random letters into the name, before or behind the model's ending.
-    """
-    yield name
-    before, _, last = name.rpartition(".")
-    if "." in before and last:
-        yield before
-        stem, _, random = before.rpartition(".")
-        if stem and _RANDOM.fullmatch(random):
-            yield f"{stem}.{last}"
+    def _belonging(self, model: str) -> list[tuple[str, str, bool]]:
+        """Name, ending, and whether that follows the model's whole name. Of files that would get the same name beside
+        the result there is one, spelled like the model if any is."""
+        chosen: dict[tuple[bool, str], tuple[str, str, bool]] = {}
+        for base, whole in ((model, True), (Path(model).stem, False)):
+            fitting = self._by_base.get(folded(base), ())
+            for name, ending in sorted(fitting, key=lambda one: (not one[0].startswith(base), one[0])):
+                chosen.setdefault((whole, ending.lower()), (name, ending, whole))
+        return list(chosen.values())

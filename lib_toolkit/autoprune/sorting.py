@@ -72,7 +72,8 @@ def judge(model: Model, policy: Policy) -> Verdict:
     UsageError where nothing of it would be left."""
     found = identify(model)
     place = PLACES.get(found.kind)
-    if place is None or not (found.intact or found.kind in _NOT_INTACT_IS_USUAL):
+    usable = found.intact or found.kind in _NOT_INTACT_IS_USUAL or _lacks_a_vae_alone(model, found)
+    if place is None or not usable or (found.lora is not None and found.lora.lame == found.lora.modules):
         raise FormatError(_why_unusable(model, found))
     broken = tuple(ids.sentence() for ids in position_ids(model, found) if not ids.right)
     pickled = model.origin.format != "safetensors"
@@ -90,6 +91,18 @@ def judge(model: Model, policy: Policy) -> Verdict:
     findings = (*found.notes, *found.warnings, *mended, *plan.warnings)
     folder = policy.folder(place.folder)
     return Verdict(found, plan, folder, file_format, ending, as_it_is, tuple(dict.fromkeys(findings)))
+
+
+def _lacks_a_vae_alone(model: Model, found: Identification) -> bool:
+    """Whether it is a checkpoint that works with the VAE that a user chooses. Half a VAE would be in its way, and one
+    in another place says that something is wrong with the file."""
+    if found.kind != "checkpoint" or found.architecture is None or not found.missing_classes:
+        return False
+    parts = [part for part in found.architecture.parts if part.cls in found.missing_classes]
+    there = any(match.component.kind == "vae" for match in found.components)
+    if there or any(part.component.kind != "vae" for part in parts):
+        return False
+    return not any(key.startswith(part.prefix) for part in parts for key in model.tensors)
 
 
 def _file_format(place: Place, policy: Policy) -> str:
@@ -142,6 +155,8 @@ def _why_unsafe(model: Model, found: Identification) -> str:
 
 def _why_unusable(model: Model, found: Identification) -> str:
     path = model.origin.path
+    if found.lora is not None and found.lora.lame:
+        return f"{path} is {found.name}, of which the {found.lora.lacking} are missing in every module; get it again."
     near = f" ({found.rejected[0].name}: {found.rejected[0].reason})" if found.rejected else ""
     if found.missing_classes:
         lacks = ", ".join(found.missing_classes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from lib_toolkit.errors import FormatError
+from lib_toolkit.errors import FormatError, IncompleteError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.formats.pickle_machine import MAX_PICKLE
 from lib_toolkit.formats.pickle_model import Sorted, bind, sort_contents
@@ -185,7 +185,7 @@ def _locate(
     for key in keys:
         storage = storages[key]
         if position + _COUNT + storage.nbytes > file.size:
-            raise FormatError(f"{label} is incomplete: it ends before its tensors do; get it again.")
+            raise IncompleteError(f"{label} is incomplete: it ends before its tensors do; get it again.")
         if int.from_bytes(file.read(position, _COUNT), "little") != storage.numel:
             raise FormatError(
                 f"{label} is damaged or forged: a storage has another size than its tensors say; get it again."

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from lib_toolkit.errors import FormatError, ToolkitError
+from lib_toolkit.errors import FormatError, IncompleteError, ToolkitError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.formats.safetensors import looks_like_safetensors, open_safetensors
 from lib_toolkit.model import Model
@@ -21,10 +21,6 @@ _PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin"})
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
 
 _FOREIGN: tuple[tuple[Callable[[bytes], bool], str], ...] = (
-    (
-        lambda head: not head.strip(b"\0"),
-        "holds only zeros: the download was set up but never filled; get it again.",
-    ),
     (
         lambda head: head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")),
         "is a web page saved under a model's name (often a log-in or error page); download the model itself.",
@@ -91,7 +87,7 @@ def open_model(path: Path | str) -> Model:
 
 def _open_by_content(file: SourceFile) -> Model:
     if file.size == 0:
-        raise FormatError(f"{file.path} is empty; the download or copy never began, get it again.")
+        raise IncompleteError(f"{file.path} is empty; the download or copy never began, get it again.")
     head = file.read(0, min(_HEAD, file.size))
     if looks_like_safetensors(head):
         if _SHARD.search(file.path.name):
@@ -107,6 +103,8 @@ def _open_by_content(file: SourceFile) -> Model:
         return open_zip_checkpoint(file)
     if looks_legacy(head):
         return open_legacy_checkpoint(file)
+    if not head.strip(b"\0"):
+        raise IncompleteError(f"{file.path} holds only zeros: the download was set up but never filled; get it again.")
     for test, sentence in _FOREIGN:
         if test(head):
             raise FormatError(f"{file.path} {sentence}")

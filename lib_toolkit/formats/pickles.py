@@ -9,14 +9,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from lib_toolkit.errors import FormatError, UnsafeFileError
+from lib_toolkit.errors import FormatError, IncompleteError, UnsafeFileError
 from lib_toolkit.formats.pickle_machine import BrokenPickleError, CutPickleError, Machine
 from lib_toolkit.formats.pickle_names import runs_programs
 from lib_toolkit.formats.pickle_nodes import Name, Persistent
 from lib_toolkit.formats.pickle_opcodes import OPERATIONS
 
 
-class CutShortError(FormatError):
+class CutShortError(IncompleteError):
     """The bytes end before the pickle does; with more of them it could be read."""
 
 

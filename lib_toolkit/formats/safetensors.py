@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib_toolkit.dtypes import DType
-from lib_toolkit.errors import FormatError
+from lib_toolkit.errors import FormatError, IncompleteError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.model import Model, Origin
 from lib_toolkit.tensors import Stored, nbytes
@@ -57,14 +57,14 @@ def open_safetensors(file: SourceFile) -> Model:
 
 def _read_header(file: SourceFile) -> tuple[dict[str, object], int]:
     if file.size < 10:
-        raise FormatError(f"{file.path} is too short ({file.size} bytes) to be a model; get it again.")
+        raise IncompleteError(f"{file.path} is too short ({file.size} bytes) to be a model; get it again.")
     length = int.from_bytes(file.read(0, 8), "little")
     if length > MAX_HEADER:
         raise FormatError(
             f"{file.path} states a header of {length:,} bytes, more than the format allows; get it again."
         )
     if 8 + length > file.size:
-        raise FormatError(
+        raise IncompleteError(
             f"{file.path} is incomplete: its header takes {length:,} bytes, the file has {file.size:,}; get it again."
         )
     raw = file.read(8, length)
@@ -175,7 +175,7 @@ def _check_cover(tensors: Mapping[str, Stored], data_start: int, file: SourceFil
             )
         position = begin + length
     if position > size:
-        raise FormatError(
+        raise IncompleteError(
             f"{path} is incomplete: {position - size:,} of {position - data_start:,} bytes of tensor data are missing; "
             "get it again."
         )

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lib_toolkit.errors import FormatError
+from lib_toolkit.errors import FormatError, IncompleteError
 from lib_toolkit.files import SourceFile
 
 STORED, DEFLATED = 0, 8
@@ -128,12 +128,12 @@ def _find_directory(file: SourceFile) -> _Directory:
 def _find_end(file: SourceFile) -> tuple[int, tuple[int, ...]]:
     """Position and fields of the only end record. Nothing but its comment may follow it."""
     if file.size < _END.size:
-        raise FormatError(f"{file.path} is an incomplete zip archive; it was cut off, get it again.")
+        raise IncompleteError(f"{file.path} is an incomplete zip archive; it was cut off, get it again.")
     count = min(file.size, _END.size + _MAX_COMMENT)
     tail = file.read(file.size - count, count)
     found = tail.rfind(_END_MARK)
     if found < 0:
-        raise FormatError(
+        raise IncompleteError(
             f"{file.path} is an incomplete zip archive without a directory; it was cut off, get it again."
         )
     if found + _END.size > len(tail):

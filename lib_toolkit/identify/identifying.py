@@ -158,7 +158,7 @@ def _adapter(model: Model, lora: LoraInfo) -> Identification:
     )
     known = lora.base is not None
     architecture = Architecture(lora.name, lora.base, "lora") if known else None
-    verdict = Verdict(architecture, lora.name, lora.base, "lora", known, lora.base)
+    verdict = Verdict(architecture, lora.name, lora.base, "lora", known and not lora.lame, lora.base)
     sorted_out = sort_leftovers(model, (match,), keep_ema=True)
     found = _conclude(model, verdict, (match,), sorted_out.leftovers, sorted_out.buffers, remarks.lora_notes(lora))
-    return replace(found, lora=lora)
+    return replace(found, lora=lora, warnings=(*remarks.lora_warnings(lora), *found.warnings))

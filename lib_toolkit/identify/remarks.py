@@ -83,3 +83,13 @@ def lora_notes(lora: LoraInfo) -> list[str]:
     if not lora.alpha:
         found.append("There is no alpha: the strength is that of the rank itself.")
     return found
+
+
+def lora_warnings(lora: LoraInfo) -> list[str]:
+    """What stands in the way of using an adapter."""
+    if not lora.lame:
+        return []
+    return [
+        f"Modules that are not whole: {lora.lame:,} of {lora.modules:,} ({lora.lacking} missing). They change nothing, "
+        "or make programs refuse the file; get it again."
+    ]

@@ -128,6 +128,8 @@ def test_names_alone_do_not_make_a_base():
         ({"diff": (320, 768)}, "full difference", None),
         ({"lora_down.weight": (2, 768), "lora_up.weight": (320, 2), "dora_scale": (1, 768)}, "DoRA", 2),
         ({"oft_blocks": (4, 80, 80)}, "OFT", None),
+        ({"a1.weight": (768, 6), "a2.weight": (6, 768), "b1.weight": (320, 6), "b2.weight": (6, 768)}, "GLoRA", 6),
+        ({"a1.weight": (6, 768), "a2.weight": (768, 6), "b1.weight": (6, 768), "b2.weight": (320, 6)}, "GLoRA", 6),
     ],
 )
 def test_algorithms(roles, algorithm, rank):
@@ -137,6 +139,37 @@ def test_algorithms(roles, algorithm, rank):
     assert info.ranks == (() if rank is None else (rank,))
     if algorithm != "OFT":
         assert info.base == "sd1", "the context width of 768 tells"
+    assert (info.lame, info.lacking) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("roles", "lacking"),
+    [
+        (("lora_down.weight", "alpha"), "up halves"),
+        (("lora_up.weight", "lora_mid.weight", "dora_scale"), "down halves"),
+        (("lora_A.weight",), "up halves"),
+        (("hada_w1_a", "hada_w2_a"), "down halves and w2_b"),
+        (("lokr_w1",), "w2"),
+        (("lokr_w1_a", "lokr_w2"), "w1_b"),
+        (("lokr_w2_a", "lokr_w2_b", "lokr_t2"), "w1"),
+    ],
+)
+def test_halves_that_are_missing(roles, lacking):
+    """Of each module, so that nothing can be made of it, and of one among others."""
+    alone = read_lora({f"lora_unet_x.{role}": (4, 4) for role in roles})
+    assert (alone.lame, alone.modules, alone.lacking) == (1, 1, lacking)
+    whole = adapter(modules("UNET-v1-SD", "diffusers", ATTENTION), "lora_unet_")
+    among = read_lora({**whole, **{f"lora_unet_x.{role}": (4, 4) for role in roles}})
+    assert (among.lame, among.modules, among.lacking) == (1, 193, lacking)
+    assert among.base == "sd1"
+
+
+def test_one_whole_glora_module_marks_the_others():
+    names = ("a1", "a2", "b1", "b2")
+    whole = {f"lora_unet_x.{name}.weight": (4, 4) for name in names}
+    info = read_lora({**whole, **{f"lora_unet_y.{name}.weight": (4, 4) for name in names[:3]}})
+    assert (info.modules, info.lame, info.lacking) == (2, 1, "b2")
+    assert read_lora({f"layer.{name}.weight": (4, 4) for name in names[:3]}) is None
 
 
 def test_several_ranks():

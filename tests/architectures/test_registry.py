@@ -161,7 +161,16 @@ def test_buffers_are_small():
         ({"adapter.body.0.resnets.0.block1.weight": (320, 320, 3, 3)}, "t2i_adapter"),
         ({"body.0.block1.weight": (320, 320, 3, 3)}, "t2i_adapter"),
         ({"emb_params": (8, 5)}, None),
-        ({"something": (8, 768)}, None),
+        ({"<cat-toy>": (1, 768)}, "embedding"),
+        ({"<cat-toy>": (1024,)}, "embedding"),
+        ({"something": (75, 1280)}, "embedding"),
+        ({"something": (76, 768)}, None),
+        ({"something": (8, 512)}, None),
+        ({"something": (1, 8, 768)}, None),
+        ({"something": ()}, None),
+        ({"norm.weight": (768,)}, None),
+        ({"norm.bias": (1, 768)}, None),
+        ({"<cat-toy>": (1, 768), "<dog-toy>": (1, 768)}, None),
     ],
 )
 def test_small_kinds(shapes, kind):

@@ -162,6 +162,7 @@ def _one(lib, kind: str) -> dict[str, np.ndarray]:
     path = save(lib.drop / "sub" / "a.safetensors", arrays)
     if kind == "failing":
         path.write_bytes(path.read_bytes()[:-50])
+        samples.age(path)
     if kind == "duplicate":
         save(lib.folder("lora") / "there.safetensors", samples.lora(dtype="<f2", modules=1))
     (lib.drop / "sub" / "a.png").write_text("picture")

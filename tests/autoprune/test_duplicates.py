@@ -132,3 +132,16 @@ def test_a_duplicate_whose_equal_cannot_be_opened_any_more_is_not_to_blame(lib, 
     monkeypatch.setattr(processing, "open_model", opened)
     assert lib.run().counts == {"duplicate": 1}
     assert lib.files("Autoprune") == ["Autoprune/Done/b.safetensors"]
+
+
+@pytest.mark.parametrize("other", ["safetensors", "ckpt"])
+def test_a_dry_run_says_what_may_be_a_duplicate_of_what_comes_before(lib, other):
+    save(lib.drop / "a.safetensors", samples.lora())
+    save(lib.drop / "b" / f"again.{other}", samples.lora(dtype="<f2"))
+    save(lib.drop / "c.safetensors", samples.lora(seed=1))
+    dry = {step.file: step for step in run_once(lib.policy(), pause=0.01, dry=True).steps}
+    real = {step.file: step for step in lib.run().steps}
+    assert real[f"b/again.{other}"].outcome == "duplicate"
+    assert "would be a.safetensors" in dry[f"b/again.{other}"].reason
+    assert {name: step.target for name, step in dry.items()} == {name: step.target for name, step in real.items()}
+    assert not dry["c.safetensors"].reason

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from lib_toolkit import target
-from lib_toolkit.autoprune import filing, moving
+from lib_toolkit.autoprune import filing, moving, run_once
 from lib_toolkit.errors import TargetError, UsageError
 from tests.autoprune import samples
-from tests.autoprune.samples import HAS_RIGHTS, arrays_of, assert_halved, library, metadata_of, outcomes, save
+from tests.autoprune.samples import HAS_RIGHTS, age, arrays_of, assert_halved, library, metadata_of, outcomes, save
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_a_bad_file_among_good_ones(lib, tmp_path):
     }
     for name, data in bad.items():
         (lib.drop / name).write_bytes(data)
+        age(lib.drop / name)
     save(lib.drop / "broken.safetensors", _broken())
     (lib.drop / "cut.preview.png").write_text("picture")
     steps = {step.file: step for step in lib.run().steps}
@@ -76,6 +77,33 @@ def test_a_bad_file_among_good_ones(lib, tmp_path):
     assert {path.name for path in lib.drop.glob("[!.]*")} == {"Done", "Failed", "journal.jsonl"}
     assert not lib.folder("checkpoint").exists() or not list(lib.folder("checkpoint").iterdir())
     assert lib.run().steps == ()
+
+
+@pytest.mark.parametrize(
+    "beginning", [lambda whole: whole[:-100], lambda whole: whole[:50], lambda whole: b"", lambda whole: bytes(5000)]
+)
+@pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt", "old.ckpt"])
+def test_what_ends_too_early_fails_only_when_nothing_came_for_a_minute(lib, name, beginning):
+    path = lib.drop / name
+    if name == "a.safetensors":
+        whole = save(path, samples.lora()).read_bytes()
+    else:
+        import torch
+
+        torch.save({"a.weight": torch.ones(3000)}, path, _use_new_zipfile_serialization=name == "a.ckpt")
+        whole = path.read_bytes()
+    path.write_bytes(beginning(whole))
+    age(path, 30)
+    (dry,) = run_once(lib.policy(), pause=0.01, dry=True).steps
+    (step,) = lib.run().steps
+    assert dry.outcome == step.outcome == "waiting"
+    assert dry.reason == step.reason
+    assert "rest may still come" in step.reason
+    assert path.is_file()
+    age(path, 90)
+    (step,) = lib.run().steps
+    assert step.outcome == "failed"
+    assert lib.files() == [f"Autoprune/Failed/{name}", f"Autoprune/Failed/{name}.why.txt"]
 
 
 def test_a_failure_never_replaces_another_one(lib):

@@ -37,13 +37,17 @@ def test_a_kind_goes_to_its_folder_at_fp16_with_its_sidecars(lib, kind):
     arrays = make()
     source = save(lib.drop / "My.model v1.5.safetensors", arrays, {"author": "somebody"})
     before = source.read_bytes()
-    endings = [".preview.png", ".civitai.info", ".json", ".yaml", ".txt", ".PNG", ".safetensors.json"]
+    endings = [
+        ".preview.png", ".civitai.info", ".json", ".yaml", ".txt", ".PNG", ".safetensors.json", ".description.txt",
+        ".thumb.jpg", ".swarm.json",
+    ]  # fmt: skip
     for ending in endings:
         (lib.drop / f"My.model v1.5{ending}").write_text(ending)
     (lib.drop / "My.model.txt").write_text("of another name")
     run = lib.run()
     result = lib.root / folder / "My.model v1.5.safetensors"
-    assert [step.outcome for step in run.steps] == ["written"]
+    told = {step.file: step.outcome for step in run.steps}
+    assert told == {"My.model v1.5.safetensors": "written", "My.model.txt": "left"}
     assert_halved(result, arrays)
     assert metadata_of(result)["author"] == "somebody"
     for ending in endings:
@@ -200,3 +204,69 @@ def test_values_that_overflow_keep_their_type_and_are_told_of(lib):
     found = arrays_of(lib.folder("lora") / "hot.safetensors")
     assert found[key].dtype == np.float32
     assert found[key][0, 0] == 1e6
+
+
+@pytest.mark.parametrize("shape", [(1, 768), (4, 1024), (1280,)])
+@pytest.mark.parametrize("ending", [".bin", ".safetensors"])
+def test_textual_inversions_as_diffusers_writes_them_are_embeddings(lib, shape, ending):
+    import torch
+
+    array = samples.values("emb", shape)
+    path = lib.drop / f"learned_embeds{ending}"
+    if ending == ".bin":
+        torch.save({"<cat-toy>": torch.from_numpy(array)}, path)
+    else:
+        save(path, {"<cat-toy>": array})
+    before = path.read_bytes()
+    (step,) = lib.run().steps
+    assert step.kind == "embedding"
+    result = lib.folder("embedding") / path.name
+    if ending == ".bin":
+        assert (step.outcome, result.read_bytes()) == ("moved", before)
+    else:
+        assert_halved(result, {"<cat-toy>": array})
+
+
+@pytest.mark.parametrize("half", ["lora_up", "lora_down"])
+def test_half_a_lora_fails(lib, half):
+    save(lib.drop / "a.safetensors", {key: array for key, array in samples.lora().items() if half not in key})
+    (step,) = lib.run().steps
+    assert step.outcome == "failed"
+    assert f"the {half[5:]} halves are missing" in step.reason
+    assert lib.files("Lora") == []
+
+
+def test_a_lora_that_lacks_a_half_somewhere_is_told_of(lib):
+    arrays = samples.lora()
+    lost = next(key for key in arrays if "lora_up" in key)
+    del arrays[lost]
+    save(lib.drop / "a.safetensors", arrays)
+    (step,) = lib.run().steps
+    assert step.outcome == "written"
+    assert any("1 of 3 (up halves missing)" in finding for finding in step.findings)
+    assert_halved(lib.folder("lora") / "a.safetensors", arrays)
+
+
+def test_a_glora_is_a_lora(lib):
+    place = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    shapes = {"a1": (768, 4), "a2": (4, 768), "b1": (320, 4), "b2": (4, 768)}
+    arrays = {f"{place}.{name}.weight": samples.values(name, shape) for name, shape in shapes.items()}
+    save(lib.drop / "a.safetensors", arrays)
+    (step,) = lib.run().steps
+    assert (step.outcome, step.kind, step.architecture) == ("written", "lora", "LoRA-v1")
+    assert_halved(lib.folder("lora") / "a.safetensors", arrays)
+
+
+def test_a_checkpoint_that_lacks_a_vae_alone_is_of_use(lib):
+    vae = samples.PREFIXES["vae"]
+    arrays = {key: array for key, array in samples.checkpoint().items() if not key.startswith(vae)}
+    half = [key for key in samples.checkpoint() if key.startswith(vae)][:5]
+    save(lib.drop / "without.safetensors", arrays)
+    save(lib.drop / "half.safetensors", {**arrays, **{key: samples.checkpoint()[key] for key in half}})
+    save(lib.drop / "elsewhere.safetensors", {**arrays, **{f"vae.{k}": v for k, v in samples.part("vae").items()}})
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {
+        "without.safetensors": "written", "half.safetensors": "failed", "elsewhere.safetensors": "failed",
+    }  # fmt: skip
+    assert any("no VAE inside: choose one in the WebUI" in finding for finding in steps["without.safetensors"].findings)
+    assert_halved(lib.folder("checkpoint") / "without.safetensors", arrays)

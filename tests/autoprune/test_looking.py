@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from lib_toolkit.autoprune import hashes, processing, run_once, waiting, watch
+from lib_toolkit.autoprune import hashes, looking, processing, run_once, waiting, watch, writers
 from lib_toolkit.errors import CancelledError, UsageError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
-from tests.autoprune.samples import library, save
+from tests.autoprune.samples import age, library, save
 from tests.making import of_arrays, safetensors_bytes
 
 
@@ -67,7 +70,10 @@ def test_a_file_that_changes_while_it_is_processed_stays(lib, monkeypatch):
     assert lib.temporary() == []
 
 
-PARTIAL = [".part", ".crdownload", ".tmp", ".download", ".partial", ".incomplete", ".opdownload", ".!qB"]
+PARTIAL = [
+    ".part", ".crdownload", ".tmp", ".download", ".partial", ".incomplete", ".opdownload", ".!qB", ".!ut", ".bc!",
+    ".fdmdownload", ".xltd", ".td.cfg", ".downloading", ".part.3", ".part12", ".part-Frag4", ".part-Frag4.part",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", PARTIAL)
@@ -78,7 +84,14 @@ def test_downloads_are_left_where_they_are(lib, suffix):
     assert lib.files() == [f"Autoprune/a.safetensors{suffix}"]
 
 
-@pytest.mark.parametrize("sibling", ["a.safetensors.aria2", "a.aria2", "a.fE3x.safetensors.part", "a.safetensors.part"])
+SIBLINGS = [
+    "a.safetensors.aria2", "a.aria2", "a.fE3x.safetensors.part", "a.safetensors.part", "a.safetensors.st",
+    "A.safetensors.ST", "a.safetensors.fdmdownload", "a.safetensors.xltd", "a.safetensors.part.2", "a.safetensors.lock",
+    "a.safetensors.lftp-pget-status",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sibling", SIBLINGS)
 def test_a_model_with_a_download_beside_it_waits(lib, sibling):
     save(lib.drop / "a.safetensors", samples.lora())
     save(lib.drop / "ab.safetensors", samples.lora(seed=1))
@@ -89,6 +102,63 @@ def test_a_model_with_a_download_beside_it_waits(lib, sibling):
     assert steps["ab.safetensors"].outcome == "written"
     (lib.drop / sibling).unlink()
     assert lib.run().counts == {"written": 1}
+
+
+def test_the_state_of_a_download_is_no_model(lib):
+    """axel writes NAME.st beside a file of full size with holes in it; the like of it without NAME is a model."""
+    whole = save(lib.drop / "big.safetensors", samples.lora()).read_bytes()
+    (lib.drop / "big.safetensors").write_bytes(whole[:20_000] + bytes(len(whole) - 20_000))
+    (lib.drop / "big.safetensors.st").write_bytes(bytes(16))
+    save(lib.drop / "other.st", samples.lora(seed=1))
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {"big.safetensors": "waiting", "other.st": "written"}
+    assert "big.safetensors.st beside it" in steps["big.safetensors"].reason
+    assert lib.files("Autoprune") == [
+        "Autoprune/Done/other.st", "Autoprune/big.safetensors", "Autoprune/big.safetensors.st",
+    ]  # fmt: skip
+
+
+def test_the_folder_of_a_download_waits_as_a_whole(lib):
+    """Safari keeps what it has so far in one."""
+    path = save(lib.drop / "sub" / "a.safetensors.download" / "a.safetensors", samples.lora())
+    (path.parent / "Info.plist").write_text("<plist/>")
+    (step,) = lib.run().steps
+    assert (step.file, step.outcome) == ("sub/a.safetensors.download", "waiting")
+    assert path.is_file()
+    path.parent.rename(path.parent.with_name("a"))
+    assert lib.run().counts == {"written": 1, "left": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux and Windows tell of writers")
+def test_a_file_that_a_program_writes_to_waits_though_it_pauses(lib):
+    path = save(lib.drop / "a.safetensors", samples.lora())
+    save(lib.drop / "b.safetensors", samples.lora(seed=1))
+    whole = path.read_bytes()
+    with path.open("wb", buffering=0) as file:
+        file.write(whole[:20_000])
+        age(path)
+        steps = {step.file: step for step in lib.run().steps}
+        assert {name: step.outcome for name, step in steps.items()} == {
+            "a.safetensors": "waiting", "b.safetensors": "written",
+        }  # fmt: skip
+        assert "Another program holds it open" in steps["a.safetensors"].reason
+        file.write(whole[20_000:])
+    assert lib.run().counts == {"written": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_a_refused_lease_tells_nothing_where_a_server_grants_them(tmp_path, monkeypatch):
+    path = tmp_path / "a share" / "a.bin"
+    path.parent.mkdir()
+    with path.open("wb"):
+        assert writers.is_held(path)
+        share = str(path.parent).replace(" ", "\\040")
+        for kind, held in (("ext4", True), ("nfs4", False), ("cifs", False)):
+            mounts = f"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {share} rw shared:1 - {kind} server:/x rw\n"
+            monkeypatch.setattr(Path, "read_text", lambda *args, mounts=mounts: mounts)
+            assert writers.is_held(path) is held, kind
+            monkeypatch.undo()
+    assert not writers.is_held(path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -126,7 +196,9 @@ def test_diffusers_folders_other_files_and_hidden_ones_stay(lib):
     (lib.drop / "archive.zip").write_bytes(b"PK")
     save(lib.drop / ".hidden.safetensors", samples.lora())
     before = sorted(lib.drop.rglob("*"))
-    assert [(step.file, step.outcome) for step in lib.run().steps] == [("archive.zip", "left"), ("pipe", "left")]
+    assert [(step.file, step.outcome) for step in lib.run().steps] == [
+        ("archive.zip", "left"), ("pipe", "left"), ("readme.txt", "left"),
+    ]  # fmt: skip
     assert set(before) <= set(lib.drop.rglob("*"))
     assert not (lib.drop / "journal.jsonl").exists(), "nothing was done"
 
@@ -192,6 +264,7 @@ def test_watch_takes_files_as_they_become_stable_and_ends_when_cancelled(lib):
 def test_a_file_that_grows_while_its_failure_is_dealt_with_stays(lib, monkeypatch):
     path = lib.drop / "half.safetensors"
     path.write_bytes(safetensors_bytes(of_arrays(samples.lora()))[:-10])
+    age(path)
     original = hashes.of_unusable
 
     def meanwhile(*args):
@@ -215,9 +288,10 @@ def test_a_download_of_another_model_holds_nothing_up(lib, other):
 
 def test_what_is_not_named_like_a_model_is_told_of(lib):
     names = ("noext", "m.safetensors.1", "q.safetensors?type=Model", "z.gguf")
+    for name in ("Thumbs.db", "a.ckpt.why.txt", "journal.1.jsonl"):
+        (lib.drop / name).write_text("not worth a word")
     for name in names:
         save(lib.drop / name, samples.lora())
-    (lib.drop / "notes.txt").write_text("x")
     assert {step.file: step.outcome for step in lib.run().steps} == dict.fromkeys(names, "left")
     assert {step.file for step in waiting(lib.policy())} == set(names)
 
@@ -253,3 +327,131 @@ def test_a_dry_run_knows_its_own_answers(lib):
     assert [step.target for step in steps] == [
         str(lib.folder("lora") / name) for name in ("a.safetensors", "a(1).safetensors")
     ]
+
+
+def test_what_belongs_to_no_model_is_told_of(lib):
+    save(lib.drop / "comp" / "vae" / "model.safetensors", samples.lora())
+    lonely = ["big.safetensors.index.json", "comp/vae/config.json", "gone.png", "gone.civitai.info"]
+    silent = ["coming.png", "coming.safetensors.json", "z.json"]
+    for name in [*lonely, *silent]:
+        (lib.drop / name).write_text("x")
+    (lib.drop / "coming.safetensors.crdownload").write_bytes(b"")
+    (lib.drop / "z.gguf").write_bytes(b"GGUF")
+    steps = {step.file: step for step in lib.run().steps}
+    told = {"comp/vae/model.safetensors": "written", "coming.safetensors.crdownload": "waiting", "z.gguf": "left"}
+    assert {name: step.outcome for name, step in steps.items()} == {**told, **dict.fromkeys(lonely, "left")}
+    assert all("no model of its name" in steps[name].reason for name in lonely)
+    assert all((lib.drop / name).read_text() == "x" for name in [*lonely, *silent])
+
+
+def test_watch_tells_of_what_is_left_alone_once(lib):
+    steps, looks = [], 0
+
+    def cancelled():
+        nonlocal looks
+        looks += 1
+        return looks > 200
+
+    (lib.drop / "gone.png").write_text("x")
+    with pytest.raises(CancelledError):
+        watch(lib.policy(), 0.01, Progress(cancelled=cancelled), steps.append)
+    assert [step.file for step in steps] == ["gone.png"]
+
+
+def test_folders_that_lie_too_deep_are_told_of(lib):
+    deep = Path(*"abcdefghijklmnop")
+    save(lib.drop / deep / "a.safetensors", samples.lora())
+    save(lib.drop / deep / "q" / "b.safetensors", samples.lora(seed=1))
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {
+        f"{deep.as_posix()}/a.safetensors": "written", f"{deep.as_posix()}/q": "left",
+    }  # fmt: skip
+    assert "more than 16 folders deep" in steps[f"{deep.as_posix()}/q"].reason
+    assert (lib.drop / deep / "q" / "b.safetensors").is_file()
+
+
+def test_folders_beyond_the_most_files_are_told_of(lib, monkeypatch):
+    monkeypatch.setattr(looking, "_MOST", 1)
+    save(lib.drop / "a.safetensors", samples.lora())
+    save(lib.drop / "sub" / "b.safetensors", samples.lora(seed=1))
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {"a.safetensors": "written", "sub": "left"}
+    assert "not looked into" in steps["sub"].reason
+    (lib.drop / "journal.jsonl").unlink()
+    assert {step.file: step.outcome for step in lib.run().steps} == {"sub/b.safetensors": "written"}
+
+
+@pytest.mark.parametrize("call", ["scandir", "lstat"])
+def test_folders_and_files_that_cannot_be_read_are_told_of(lib, monkeypatch, call):
+    save(lib.drop / "shut" / "a.safetensors", samples.lora())
+    save(lib.drop / "b.safetensors", samples.lora(seed=1))
+    if call == "scandir":
+        usual = os.scandir
+
+        def scandir(path):
+            if Path(path).name == "shut":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return usual(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+    else:
+        original = Path.lstat
+
+        def lstat(self):
+            if self.name == "a.safetensors":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return original(self)
+
+        monkeypatch.setattr(Path, "lstat", lstat)
+    steps = {step.file: step for step in lib.run().steps}
+    name = "shut" if call == "scandir" else "shut/a.safetensors"
+    assert {name: step.outcome for name, step in steps.items()} == {"b.safetensors": "written", name: "left"}
+    assert os.strerror(errno.EACCES) in steps[name].reason
+    assert "give" in steps[name].reason
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_done_and_failed_may_be_links_to_another_place(lib, tmp_path):
+    for name in ("Done", "Failed"):
+        (tmp_path / name).mkdir()
+        (lib.drop / name).symlink_to(tmp_path / name)
+    before = save(lib.drop / "a.safetensors", samples.lora()).read_bytes()
+    (lib.drop / "b.ckpt").write_text("<html>")
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {"a.safetensors": "written", "b.ckpt": "failed"}
+    assert (tmp_path / "Done" / "a.safetensors").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "Failed").iterdir()) == ["b.ckpt", "b.ckpt.why.txt"]
+    assert lib.run().steps == ()
+    assert waiting(lib.policy()) == ()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_called_done_that_leads_nowhere_is_told_of(lib, tmp_path):
+    (lib.drop / "Done").symlink_to(tmp_path / "nowhere")
+    source = save(lib.drop / "a.safetensors", samples.lora())
+    steps = {step.file: step for step in lib.run().steps}
+    assert steps["Done"].outcome == "left"
+    assert steps["a.safetensors"].outcome == "written"
+    assert any("stays where it is" in finding for finding in steps["a.safetensors"].findings)
+    assert source.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("a.gguf", "as safetensors"),
+        ("a.onnx", "ONNX Runtime"),
+        ("a.engine", "TensorRT"),
+        ("a.zip", "unpack it"),
+        ("a.7z", "unpack it"),
+        ("a.RAR", "unpack it"),
+        ("a.tar.gz", "unpack it"),
+        ("a.model", "give it the ending"),
+    ],
+)
+def test_what_is_said_of_other_endings_helps(lib, name, advice):
+    (lib.drop / name).write_bytes(b"x")
+    (step,) = lib.run().steps
+    assert step.outcome == "left"
+    assert advice in step.reason
+    assert advice == "give it the ending" or "ending" not in step.reason

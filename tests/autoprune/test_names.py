@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -98,7 +99,83 @@ def test_models_of_one_stem_share_their_sidecars(lib):
     assert lib.files("Autoprune") == ["Autoprune/Done/big.ckpt", "Autoprune/Done/big.safetensors"]
 
 
+@pytest.mark.parametrize("form", ["link", "folder"])
+def test_what_is_no_file_of_a_models_name_shares_no_sidecars(lib, form, tmp_path):
+    save(lib.drop / "big.safetensors", samples.lora())
+    (lib.drop / "big.png").write_text("picture")
+    if form == "folder":
+        for name in ("big", "big.ckpt"):
+            (lib.drop / name).mkdir()
+    elif os.name != "nt":
+        (lib.drop / "big.ckpt").symlink_to(save(tmp_path / "elsewhere.safetensors", samples.lora(1)))
+    lib.run()
+    assert lib.files("Lora") == ["Lora/big.png", "Lora/big.safetensors"]
+    assert not (lib.drop / "big.png").exists()
+
+
 COMPOSED, TAKEN_APART = (unicodedata.normalize(form, "Mädchen") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("sources", ["done", "keep"])
+@pytest.mark.parametrize(
+    ("model", "stem"), [("Anna", "anna"), (COMPOSED, TAKEN_APART), (TAKEN_APART, COMPOSED), ("STRASSE", "straße")]
+)
+def test_sidecars_are_known_in_other_letters_and_get_the_models(lib, model, stem, sources):
+    save(lib.drop / f"{model}.safetensors", samples.lora())
+    names = [f"{stem}.png", f"{stem}.SafeTensors.json"]
+    for name in names:
+        (lib.drop / name).write_text(name)
+    (step,) = lib.run(sources=sources).steps
+    assert step.outcome == "written"
+    assert (lib.folder("lora") / f"{model}.png").read_text() == names[0]
+    assert (lib.folder("lora") / f"{model}.safetensors.json").read_text() == names[1]
+    assert [(lib.drop / name).exists() for name in names] == [sources == "keep"] * 2
+
+
+def test_sidecars_in_other_letters_follow_after_a_crash(lib, monkeypatch):
+    from lib_toolkit.autoprune import processing
+
+    class KilledError(BaseException):
+        """The process ends here."""
+
+    save(lib.drop / "Anna.safetensors", samples.lora())
+    (lib.drop / "anna.png").write_text("picture")
+    usual = processing.Worker._dispose
+    with monkeypatch.context() as patch:
+        patch.setattr(processing, "follow", lambda group, *args: (group, ()))
+
+        def disposed(self, found):
+            usual(self, found)
+            raise KilledError
+
+        patch.setattr(processing.Worker, "_dispose", disposed)
+        with pytest.raises(KilledError):
+            lib.run()
+    (step,) = [step for step in lib.run().steps if step.file == "Anna.safetensors"]
+    assert (step.outcome, step.recovered) == ("written", True)
+    assert (lib.folder("lora") / "Anna.png").read_text() == "picture"
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="they are one file there")
+def test_one_of_two_sidecars_that_differ_in_case_alone_follows(lib):
+    save(lib.drop / "anna.safetensors", samples.lora())
+    (lib.drop / "Anna.png").write_text("other")
+    (lib.drop / "anna.png").write_text("own")
+    steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {"anna.safetensors": "written", "Anna.png": "left"}
+    assert "nearly the same name" in steps["Anna.png"].reason
+    assert (lib.folder("lora") / "anna.png").read_text() == "own"
+    assert (lib.drop / "Anna.png").read_text() == "other"
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="they are one file there")
+def test_models_that_differ_in_case_alone_share_their_sidecars(lib):
+    save(lib.drop / "Anna.safetensors", samples.lora(seed=1))
+    save(lib.drop / "anna.ckpt", samples.lora(seed=2))
+    (lib.drop / "anna.png").write_text("picture")
+    assert lib.run().counts == {"written": 2}
+    assert len([name for name in lib.files("Lora") if name.endswith(".png")]) == 2
+    assert not (lib.drop / "anna.png").exists()
 
 
 @pytest.mark.parametrize(("there", "new"), [("BIG.safetensors", "big"), (f"{TAKEN_APART}.safetensors", COMPOSED)])
