@@ -46,7 +46,8 @@ from lib_toolkit.autoprune.steps import (
     Step,
     now,
 )
-from lib_toolkit.casting import Narrowing
+from lib_toolkit.casting import losses
+from lib_toolkit.counting import counted
 from lib_toolkit.errors import CancelledError, FormatError, TargetError, ToolkitError, UsageError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import PROVENANCE
@@ -332,12 +333,13 @@ def _told(step: Step, verdict: Verdict) -> Step:
 
 def _with_result(step: Step, written: Written) -> Step:
     """What the write found out: the source's hashes, what casts lost, tensors that kept their type."""
-    lost = sum(written.narrowing.values(), Narrowing())
+    lost = losses(written.narrowing, written.plan.tensors)
     more = list(written.plan.warnings)
     if lost.vanished:
-        more.append(f"{lost.vanished:,} tiny values became zero at the new precision.")
+        more.append(f"{counted(lost.vanished, 'tiny value')} became zero at the new precision.")
     if lost.nan:
-        more.append(f"{lost.nan:,} values are NaN, in the source as in the result.")
+        are = "is" if lost.nan == 1 else "are"
+        more.append(f"{counted(lost.nan, 'value')} {are} NaN, in the source as in the result.")
     return replace(
         step,
         hashes=dict(written.hashes.as_dict()) if written.hashes else {},

@@ -189,6 +189,21 @@ def test_precision_of_the_policy(lib, precision):
         assert result.read_bytes() == before
 
 
+def test_a_tensor_that_would_vanish_keeps_its_type(lib):
+    arrays = samples.lora(1)
+    up = next(key for key in arrays if "lora_up" in key)
+    alpha = next(key for key in arrays if "alpha" in key)
+    arrays[up] = np.full(arrays[up].shape, 1e-9, "<f4")
+    arrays[alpha] = np.array(1e-8, "<f4")
+    save(lib.drop / "a.safetensors", arrays)
+    (step,) = lib.run(sources="delete").steps
+    found = arrays_of(lib.folder("lora") / "a.safetensors")
+    assert {key: array.dtype for key, array in found.items() if array.dtype != np.float16} == {up: "<f4", alpha: "<f4"}
+    assert np.array_equal(found[up], arrays[up]) and found[alpha] == arrays[alpha]
+    assert any("too small for F16" in finding for finding in step.findings)
+    assert not any("became zero" in finding for finding in step.findings)
+
+
 def test_values_that_overflow_keep_their_type_and_are_told_of(lib):
     arrays = samples.lora()
     key = next(iter(arrays))
