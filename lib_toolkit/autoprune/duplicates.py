@@ -33,7 +33,7 @@ from lib_toolkit.target import TemporaryFile
 from lib_toolkit.tensors import Tensor, numel
 
 CACHE = ".autoprune.cache.json"
-SCHEMA = 1
+SCHEMA = 2
 
 _AROUND = 16 << 20
 """Bytes that a file may have beside its tensors."""
@@ -52,6 +52,17 @@ class _Entry:
     table: str = ""
     sample: str = ""
     fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A source that was dealt with and stays where it is: its size and time, what was wished (``Policy.mark``), and
+    where the result is."""
+
+    size: int
+    time: int
+    wishes: str
+    target: str
 
 
 @dataclass
@@ -84,12 +95,14 @@ def describe(model: Model) -> About:
 class Known:
     """What is known of the models in target folders, and of sources that were kept where they are."""
 
-    def __init__(self, drop: Path, threads: int | None = None) -> None:
+    def __init__(self, drop: Path, threads: int | None = None, wishes: str = "") -> None:
+        """``wishes`` are those of now, as sources are kept with them."""
         self._path = drop / CACHE
         self._threads = threads
+        self._wishes = wishes
         self._folders: dict[Path, _Folder] = {}
         self._entries: dict[str, _Entry] = {}
-        self._kept: dict[str, list[int]] = {}
+        self._kept: dict[str, _Kept] = {}
         self._changed = False
         self._read()
 
@@ -132,21 +145,22 @@ class Known:
             self._entries[str(path)] = entry
             self._changed = True
 
-    def keep(self, name: str, mark: tuple[int, int, int]) -> None:
-        """A source was dealt with and stays where it is."""
-        self._kept[name] = list(mark[:2])
+    def keep(self, name: str, mark: tuple[int, int, int], target: str) -> None:
+        """A source was dealt with and stays where it is; ``target`` holds what became of it."""
+        self._kept[name] = _Kept(*mark[:2], self._wishes, target)
         self._changed = True
 
     def was_kept(self, name: str, mark: tuple[int, int, int]) -> bool:
-        """Whether this source, unchanged, was dealt with before."""
-        return self._kept.get(name) == list(mark[:2])
+        """Whether this source, unchanged, was dealt with before as is wished now, and the result is still there."""
+        kept = self._kept.get(name)
+        return kept == _Kept(*mark[:2], self._wishes, kept.target) and Path(kept.target).is_file() if kept else False
 
     def save(self) -> None:
         """Remember it for the next run; when that fails, it is found out again then."""
         if not self._changed:
             return
         entries = {path: asdict(entry) for path, entry in self._entries.items() if Path(path).exists()}
-        kept = {name: mark for name, mark in self._kept.items() if (self._path.parent / name).exists()}
+        kept = {name: asdict(one) for name, one in self._kept.items() if (self._path.parent / name).exists()}
         data = json.dumps({"schema": SCHEMA, "models": entries, "kept": kept}).encode()
         with contextlib.suppress(TargetError), TemporaryFile(self._path) as file:
             file.write_at(0, memoryview(data))
@@ -158,7 +172,7 @@ class Known:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             told = json.loads(self._path.read_bytes())
             if told.get("schema") == SCHEMA:
-                self._kept = {str(name): list(mark) for name, mark in told["kept"].items()}
+                self._kept = {str(name): _Kept(**one) for name, one in told["kept"].items()}
                 self._entries = {str(path): _Entry(**entry) for path, entry in told["models"].items()}
 
     def _folder(self, folder: Path) -> _Folder:

@@ -88,7 +88,10 @@ class Worker:
         Raises TargetError when the journal cannot be written, and CancelledError; then the file lies where it lay.
         """
         try:
-            return (yield from self._file(found))
+            step = yield from self._file(found)
+            if step.source == found.name and step.outcome in {WRITTEN, MOVED, DUPLICATE}:
+                self.known.keep(found.name, found.mark, step.target)
+            return step
         except (OutgrownError, FormatError, UsageError) as error:
             if unchanged(found):
                 return self._fail(found, str(error).replace(str(found.path), found.name))
@@ -205,9 +208,7 @@ class Worker:
                 remove(found.path)
                 return "", ()
         except (ToolkitError, OSError) as error:
-            self.known.keep(found.name, found.mark)
             return found.name, (f"The source stays where it is: {error}",)
-        self.known.keep(found.name, found.mark)
         return found.name, ()
 
     def _move(self, job: _Job, stands: bool) -> Step:
@@ -226,8 +227,6 @@ class Worker:
             if not keeps:
                 remove(found.path)
         group, troubles = follow(group, found.path, keeps, intend)
-        if keeps:
-            self.known.keep(found.name, found.mark)
         self.known.add(job.verdict.folder, group.model, job.about)
         source = found.name if keeps else ""
         step = replace(job.step, outcome=MOVED, target_hashes=job.step.hashes, source=source)
@@ -238,7 +237,6 @@ class Worker:
         found, reason = job.found, f"{equal.name} holds the same already; nothing was written."
         step = replace(job.step, outcome=DUPLICATE, reason=reason, target=str(equal), target_size=equal.stat().st_size)
         if self.policy.sources == "keep" or not unchanged(found):
-            self.known.keep(found.name, found.mark)
             return replace(step, time=now(), source=found.name)
         self._intend(replace(job, step=step), DUPLICATE, aside(found, self.drop, DONE, found.sidecars))
         return replace(step, time=now(), source=dispose(found, self.drop, found.sidecars))

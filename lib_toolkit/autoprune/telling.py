@@ -32,6 +32,9 @@ _COUNTED = {
 }
 
 
+_NOTHING = {"done": "Nothing lies in the drop folder.", "running": "No file is done yet."}
+
+
 def sentence(step: Step) -> str:
     """One step as text; what more there is to say of it follows in lines that are set in."""
     name = printable(step.file)
@@ -56,8 +59,10 @@ def summary(run: Run) -> str:
     if run.state == "busy":
         return run.reason
     told = [f"{count:,} {_COUNTED.get(outcome, outcome)}" for outcome, count in run.counts.items()]
+    if run.kept:
+        told.append(f"{run.kept:,} dealt with before and kept in place")
     if not told:
-        return "Nothing lies in the drop folder."
+        return _NOTHING.get(run.state, "It ended before a file was dealt with.")
     saved = f"; {human_bytes(run.saved)} saved" if run.saved > 0 else ""
     return f"Files: {', '.join(told)}{saved}."
 

@@ -78,7 +78,7 @@ def waiting_html(steps: Sequence[Step], policy: Policy) -> Html:
         return _titled("What is waiting", said)
     ready = [step for step in steps if step.outcome == WAITING]
     size = sum(step.size for step in ready)
-    told = f"{counted(len(ready), 'file')}, {human_bytes(size)}." if ready else "No file that can be dealt with."
+    told = f"{counted(len(ready), 'file')}, {human_bytes(size)}." if ready else "No file waits."
     rows = [tag("li", tag("b", step.file), f" ({human_bytes(step.size)}): {step.reason}") for step in steps[:_LISTED]]
     rest = len(steps) - len(rows)
     more = tag("p", f"And {counted(rest, 'file')} more.") if rest > 0 else EMPTY

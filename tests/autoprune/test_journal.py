@@ -110,6 +110,9 @@ def test_sentences_are_printable_and_say_what_matters():
     run = Run("x", "done", "", steps=(step, Step("b", "failed", reason="why")))
     assert telling.summary(run) == "Files: 1 pruned, 1 moved to Failed; 1.00 MB saved."
     assert telling.summary(Run("", "done", "")) == "Nothing lies in the drop folder."
+    assert telling.summary(Run("", "running", "")) == "No file is done yet."
+    for state in ("cancelled", "stopped", "interrupted"):
+        assert telling.summary(Run("", state, "")) == "It ended before a file was dealt with."
 
 
 @pytest.mark.parametrize("sidecars", [[1], [[1]], ["ab"], {"a": 1}, [None, ["a", "b", "c"]]])

@@ -8,7 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from lib_toolkit.autoprune import last_run
+from lib_toolkit.autoprune import last_run, run_once, waiting
+from lib_toolkit.autoprune.steps import run_of
+from lib_toolkit.autoprune.telling import summary
 from lib_toolkit.plan import PROVENANCE
 from tests.autoprune import samples
 from tests.autoprune.samples import arrays_of, assert_halved, library, metadata_of, save
@@ -161,6 +163,47 @@ def test_sources(lib, sources, left):
         save(lib.drop / "deep" / "a.safetensors", samples.lora(seed=1))
         assert lib.run(sources=sources).counts == {"written": 1}
         assert "Lora/deep/a(1).safetensors" in lib.files("Lora")
+
+
+def test_kept_sources_are_told_of(lib):
+    save(lib.drop / "a.safetensors", samples.lora())
+    lib.run(sources="keep")
+    run = lib.run(sources="keep")
+    assert (run.steps, summary(run)) == ((), "Files: 1 dealt with before and kept in place.")
+    assert run_of(run.as_json()["run"]).kept == 1
+    (step,) = waiting(lib.policy(sources="keep"))
+    assert (step.outcome, step.reason) == (
+        "left",
+        "It was dealt with before, and is left here until it or what is wished changes.",
+    )
+    save(lib.drop / "b.safetensors", samples.lora(2))
+    dry = run_once(lib.policy(sources="keep"), pause=0.01, dry=True)
+    assert summary(dry).startswith("Files: 1 looked at, 1 dealt with before and kept in place;")
+    assert summary(lib.run(sources="keep")).startswith("Files: 1 pruned, 1 dealt with before and kept in place;")
+
+
+@pytest.mark.parametrize(
+    "wish", [{"precision": "bf16"}, {"vae_format": "safetensors"}, {"keep_ema": True}, {"fix_clip": True}]
+)
+def test_other_wishes_deal_with_kept_sources_again(lib, wish):
+    save(lib.drop / "a.safetensors", samples.lora())
+    lib.run(sources="keep")
+    assert lib.run(sources="keep", **wish).counts == {"written" if "precision" in wish else "duplicate": 1}
+    assert lib.run(sources="keep", **wish).counts == {}
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+def test_a_lost_result_is_made_again_of_its_kept_source(lib, dtype):
+    save(lib.drop / "a.safetensors", samples.lora(dtype=dtype))
+    lib.run(sources="keep")
+    result = lib.folder("lora") / "a.safetensors"
+    before = result.read_bytes()
+    result.rename(result.with_name("other.safetensors"))
+    assert lib.run(sources="keep").counts == {"duplicate": 1}
+    result.with_name("other.safetensors").unlink()
+    assert sum(lib.run(sources="keep").counts.values()) == 1
+    assert result.read_bytes() == before
+    assert lib.run(sources="keep").counts == {}
 
 
 def test_sub_folders_are_carried_over(lib):
