@@ -1,7 +1,8 @@
 """Whether a model that is to be filed away stands in its folder already, told by fingerprints.
 
 Only files of the folder with the same tensors (names, types, shapes) and a fitting size are looked at, and only
-those whose first values agree are read in full. What was found out is remembered by path, size and time.
+those whose first values agree are read in full. Fingerprints know values as FP16 rounds them: where tensors are of
+another precision, their bytes are compared as well. What was found out is remembered by path, size and time.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from lib_toolkit.analysis.collect import collect
 from lib_toolkit.analysis.fingerprint import fingerprints, parts_by_key
 from lib_toolkit.analysis.values import Request
 from lib_toolkit.autoprune.looking import SUFFIXES
-from lib_toolkit.casting import Cast
+from lib_toolkit.casting import Cast, scratch
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import FormatError, TargetError
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.model import Model, count_bytes
 from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.streaming import PIECE
 from lib_toolkit.target import TemporaryFile
 from lib_toolkit.tensors import Tensor, numel
 
@@ -119,7 +121,8 @@ class Known:
             known.about.setdefault((entry.table, entry.sample), []).append((size, path, time))
         for size, path, time in known.about.get(about, ()):
             own = own or _fingerprint(model, progress, self._threads)
-            if self._fingerprint_of(path, self._entry(path, size, time), progress) == own:
+            same = self._fingerprint_of(path, self._entry(path, size, time), progress) == own
+            if same and _holds_the_bytes(path, model, progress):
                 return path
         return None
 
@@ -132,7 +135,8 @@ class Known:
         entry = self._entry(path, status.st_size, status.st_mtime_ns)
         if (entry.table, entry.sample) != (_table(model), _sample(model)):
             return False
-        return self._fingerprint_of(path, entry, progress) == _fingerprint(model, progress, self._threads)
+        same = self._fingerprint_of(path, entry, progress) == _fingerprint(model, progress, self._threads)
+        return same and _holds_the_bytes(path, model, progress)
 
     def add(self, folder: Path, path: Path, about: About) -> None:
         """A file that is so described has come into the folder."""
@@ -244,6 +248,42 @@ def _beginning(tensor: Tensor) -> bytes:
         values = out.view("<f2")
         values[np.isnan(values)] = np.nan
     return out.tobytes()
+
+
+def _holds_the_bytes(path: Path, model: Model, progress: Progress) -> bool:
+    """Whether the file has the bytes of those tensors of the model that a fingerprint rounds."""
+    rounded = {
+        key: tensor for key, tensor in model.tensors.items() if tensor.dtype.castable and tensor.dtype is not DType.F16
+    }
+    if not rounded:
+        return True
+    progress.start("comparing with an equal model", count_bytes(rounded.values()))
+    try:
+        other = open_model(path)
+    except (FormatError, OSError):
+        return False  # it went away
+    with other:
+        return all(_have_same_bytes(tensor, other.tensors.get(key), progress) for key, tensor in rounded.items())
+
+
+def _have_same_bytes(one: Tensor, other: Tensor | None, progress: Progress) -> bool:
+    if other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    count = numel(one)
+    step = count if one.whole or other.whole else PIECE
+    for start in range(0, count, max(1, step)):
+        stop = min(start + step, count)
+        size = one.dtype.nbytes(stop - start)
+        with scratch(size) as here, scratch(size) as there:
+            one.read_into(start, stop, here)
+            try:
+                other.read_into(start, stop, there)
+            except (FormatError, OSError):
+                return False
+            if not np.array_equal(here, there):
+                return False
+        progress.advance(size)
+    return True
 
 
 def _fingerprint(model: Model, progress: Progress, threads: int | None) -> str:
