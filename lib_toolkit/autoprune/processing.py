@@ -235,7 +235,8 @@ class Worker:
     def _duplicate(self, job: _Job, equal: Path) -> Step:
         """Nothing is written. Likeness is no reason to delete: where sources are deleted, this one goes to Done."""
         found, reason = job.found, f"{equal.name} holds the same already; nothing was written."
-        step = replace(job.step, outcome=DUPLICATE, reason=reason, target=str(equal), target_size=equal.stat().st_size)
+        step = replace(_unwritten(job.step, job.verdict), outcome=DUPLICATE, reason=reason)
+        step = replace(step, target=str(equal), target_size=equal.stat().st_size)
         if self.policy.sources == "keep" or not unchanged(found):
             return replace(step, time=now(), source=found.name)
         self._intend(replace(job, step=step), DUPLICATE, aside(found, self.drop, DONE, found.sidecars))
@@ -282,7 +283,8 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
             planned = verdict.plan.as_model()
             equal = known.equal_to(planned, describe(planned), verdict.folder, progress)
             if equal is not None:
-                return replace(step, target=str(equal), reason=f"{equal.name} holds the same already.")
+                reason = f"{equal.name} holds the same already."
+                return replace(_unwritten(step, verdict), target=str(equal), reason=reason)
             size = found.size
             if not verdict.as_it_is:
                 size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
@@ -327,6 +329,13 @@ def _told(step: Step, verdict: Verdict) -> Step:
         changed=changed_of(plan),
         findings=verdict.findings,
     )
+
+
+def _unwritten(step: Step, verdict: Verdict) -> Step:
+    """The step without what only a result would have lost or changed."""
+    of_plan = set(verdict.plan.warnings) - set(verdict.plan.source.warnings)
+    findings = tuple(finding for finding in step.findings if finding not in of_plan)
+    return replace(step, removed=(), changed=(), findings=findings)
 
 
 def _with_result(step: Step, written: Written) -> Step:

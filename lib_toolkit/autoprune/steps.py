@@ -16,7 +16,7 @@ OUTCOMES: Mapping[str, str] = {
     BEGUN: "work on the file has begun; another step follows",
     WRITTEN: "a clean copy stands in its folder",
     MOVED: "nothing was to be done: the file itself was moved to its folder, byte for byte",
-    DUPLICATE: "the result would equal a model that is there already; nothing was written",
+    DUPLICATE: "the result would equal a model that is there already; nothing was written, left out or changed",
     HAS_FAILED: "it cannot be used, and lies in Failed beside a text that says why",
     POSTPONED: "the place or the disk would not have it; the file lies where it lay and is tried again",
     WAITING: "it is still being copied or downloaded, or its turn has not come",

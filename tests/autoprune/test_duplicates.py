@@ -161,6 +161,19 @@ def test_a_link_in_the_target_folder_to_the_file_itself_is_none(lib):
     assert (lib.folder("lora") / "a.safetensors").is_file()
 
 
+def test_a_duplicate_tells_of_no_changes(lib):
+    arrays = {**samples.lora(), "extra": np.ones(3, "<f4"), "what": np.empty((0, 2), "<f4")}
+    save(lib.drop / "a.safetensors", arrays)
+    (written,) = lib.run().steps
+    assert written.changed and any("unknown tensor" in finding for finding in written.findings)
+    save(lib.drop / "b.safetensors", arrays)
+    dry = run_once(lib.policy(), pause=0.01, dry=True)
+    for step in (*dry.steps, *lib.run().steps):
+        assert "a.safetensors holds the same already" in step.reason
+        assert not (step.changed or step.removed or any("unknown tensor" in finding for finding in step.findings))
+        assert set(step.findings) < set(written.findings)
+
+
 def test_other_metadata_of_a_duplicate_are_told_of(lib):
     arrays = samples.lora(dtype="<f2")
     save(lib.drop / "a.safetensors", arrays, {"author": "somebody"})
