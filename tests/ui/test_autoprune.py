@@ -185,6 +185,24 @@ def test_kept_sources_are_shown(make):
     assert "1 dealt with before and kept in place" in said(updates, "autoprune_view")
 
 
+def test_the_lists_of_what_was_filed_are_refreshed(make, monkeypatch):
+    panel, refreshed = make(), []
+    monkeypatch.setattr(panel.host, "refresh", lambda kind: refreshed.append(kind) or f"See {kind}.")
+    save(panel.drop / "a.safetensors", samples.lora())
+    save(panel.drop / "b.safetensors", samples.embedding())
+    save(panel.drop / "c.safetensors", samples.upscaler())
+    save(panel.drop / "d.safetensors", samples.hypernetwork(dtype="<f2"))
+    save(panel.drop / "e.safetensors", samples.adapter())
+    (panel.drop / "page.ckpt").write_text("<html>")
+    _, updates = panel.ended(panel.panel.run(None))
+    assert refreshed == ["controlnet", "embedding", "hypernetwork", "lora", "upscaler"]
+    assert "See embedding." in said(updates, "autoprune_view")
+    assert "See embedding." in said(panel.panel.look(None)[1], "autoprune_view")
+    panel.ended(panel.panel.run(None))
+    assert len(refreshed) == 5
+    assert "See embedding." not in said(panel.panel.look(None)[1], "autoprune_view")
+
+
 def test_a_run_of_another_program_is_told(make):
     panel = make()
     save(panel.drop / "a.safetensors", samples.lora())
