@@ -135,7 +135,8 @@ def _check_folder(path: Path, size: int) -> None:
         ) from None
     if free < size + _ROOM:
         raise TargetError(
-            f"{path} takes {size:,} bytes, and its folder has {free:,} free; make room, or choose another disk."
+            f"{path} takes {size:,} bytes, beside which {_ROOM:,} must stay free, and its folder has {free:,} free; "
+            "make room, or choose another disk."
         )
     probe = folder / _temporary_name()
     try:
