@@ -219,6 +219,19 @@ def test_hashes_of_the_source_reach_the_metadata(tmp_path):
     assert (entry["name"], entry["size"]) == ("a.safetensors", len(raw))
 
 
+def test_a_source_without_a_safetensors_header_has_no_hash_of_what_follows_it(tmp_path):
+    with open_model(save(tmp_path / "a.safetensors", {"w": np.ones(3, "<f4")})) as model:
+        write(plan_of(model), tmp_path / "a.ckpt", WriteOptions("ckpt"))
+    with open_model(tmp_path / "a.ckpt") as model:
+        size = plan_of(model).predicted_size("safetensors", hash_source=True)
+        written = write(plan_of(model), tmp_path / "b.safetensors", WriteOptions(hash_source=True))
+    assert written.hashes.autov3 is None
+    assert written.size == size
+    with open_model(tmp_path / "b.safetensors") as model:
+        entry = json.loads(model.metadata[PROVENANCE])[-1]["source"]
+    assert entry.keys() == {"name", "size", "sha256", "autov2", "legacy"}
+
+
 def test_history_grows_with_each_write(tmp_path):
     save(tmp_path / "a.safetensors", {"w": np.zeros(3, "<f4")}, {PROVENANCE: "damaged ["})
     for before, after in (("a", "b"), ("b", "c")):

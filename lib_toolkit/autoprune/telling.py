@@ -42,6 +42,8 @@ def sentence(step: Step) -> str:
         BEGUN: f"{name} …",
         WRITTEN: f"{name} → {_place(step)}: {_sizes(step)}",
         MOVED: f"{name} → {_place(step)}: nothing to do, moved as it was",
+        DUPLICATE: f"{name} = {_place(step)}: there already",
+        HAS_FAILED: f"{name} → {_place(step)}: cannot be used",
         PLANNED: f"{name} → {_place(step)}: {_sizes(step)}" if step.target else name,
     }.get(step.outcome, f"{name}: {step.outcome}")
     lines = [head]
@@ -50,6 +52,8 @@ def sentence(step: Step) -> str:
     lines += [f"  left out: {one.count:,} × {printable(one.reason)} ({human_bytes(one.bytes)})" for one in step.removed]
     lines += [f"  changed:  {one.count:,} × {printable(one.what)}" for one in step.changed]
     lines += [f"  {printable(finding)}" for finding in step.findings]
+    if step.source != step.file and step.source:
+        lines.append(f"  source:   {printable(step.source)} in the drop folder")
     lines += [f"  along:    {printable(Path(path).name)}" for path in step.sidecars]
     return "\n".join(lines)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +109,12 @@ def test_sentences_are_printable_and_say_what_matters():
     step = Step("a\x1b[31m.ckpt", "written", 2_000_000, target="/t/a.safetensors", target_size=1_000_000)
     assert "\x1b" not in sentence(step)
     assert "2.00 MB → 1.00 MB" in sentence(step)
+    failed = Step("b", "failed", reason="Why.", target="/drop/Failed/b")
+    assert sentence(failed) == f"b → {Path('/drop/Failed/b')}: cannot be used\n  Why."
+    equal = Step("b", "duplicate", reason="Why.", target="/t/a", source="Done/b")
+    told = [f"b = {Path('/t/a')}: there already", "  Why.", "  source:   Done/b in the drop folder"]
+    assert sentence(equal).split("\n") == told
+    assert "source:" not in sentence(replace(equal, source="b"))
     run = Run("x", "done", "", steps=(step, Step("b", "failed", reason="why")))
     assert telling.summary(run) == "Files: 1 pruned, 1 moved to Failed; 1.00 MB saved."
     assert telling.summary(Run("", "done", "")) == "Nothing lies in the drop folder."
