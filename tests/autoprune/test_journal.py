@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Journal
+from lib_toolkit.autoprune.lock import FolderLock
 from lib_toolkit.autoprune.steps import Removed, Run, Step, step_of
 from lib_toolkit.errors import CancelledError, TargetError, VerificationError
 from lib_toolkit.progress import Progress
@@ -103,6 +107,56 @@ def test_between_file_systems_a_file_is_copied_verified_and_then_removed(tmp_pat
         moving.move_new(source, tmp_path / "c.bin")
     assert source.read_bytes() == b"another"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (
+            errno.ENOENT,
+            "the folder was moved or deleted, or its disk is not there: bring it back, or choose another one.",
+        ),
+        (errno.EACCES, "give the folder the rights, or choose another one."),
+        (errno.EROFS, "its disk takes no changes, so choose a folder on another one."),
+        (errno.ENOSPC, "make room, or choose a folder on another disk."),
+        (errno.EIO, "check the disk, or choose another one."),
+    ],
+)
+def test_advice_is_that_of_the_error(lib, monkeypatch, number, advice):
+    def refuse(*given, **named):
+        raise OSError(number, os.strerror(number))
+
+    journal = Journal(lib.drop, "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(TargetError) as told:
+            journal.sync()
+    assert str(told.value).endswith(f"({os.strerror(number)}), and nothing is done without it; {advice}")
+    journal.close()
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(TargetError) as told, FolderLock(lib.drop):
+        pass
+    assert str(told.value).endswith(f"{lib.drop} ({os.strerror(number)}); {advice}")
+
+
+def test_watching_a_folder_that_goes_away_says_so(lib, monkeypatch):
+    monkeypatch.setattr(runs, "_sleep", lambda seconds, progress: shutil.rmtree(lib.drop))
+    with pytest.raises(TargetError, match="the folder was moved or deleted"):
+        watch(lib.policy(), 30.0)
+
+
+def test_a_move_that_is_refused_tells_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(TargetError, match=r"b could not be put.*moved or deleted"):
+        moving.move_new(tmp_path / "a", tmp_path / "gone" / "b")
+
+    def refuse(source, final):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(moving, "rename_new", refuse)
+    monkeypatch.setattr(moving, "_PATIENCE", 0.0)
+    with pytest.raises(TargetError, match="close what uses it, or give its folder the rights"):
+        moving.move_new(tmp_path / "a", tmp_path / "b")
 
 
 def test_sentences_are_printable_and_say_what_matters():
