@@ -117,8 +117,8 @@ class Autopruning:
             there = autoprune_view.waiting_html(waiting(policy), policy)
             # Lists on a page may be older than the run: the page makes the host's afresh, once for each mark.
             mark = tag("span", data_model_toolkit_saved=self._pruner.changed or None)
-            notes = [tag("p", note, class_="model-toolkit-verdict") for note in self._pruner.notes]
-            return join([mark, rules, there, *notes, autoprune_view.run_html(last_run(policy), policy)])
+            run = autoprune_view.run_html(last_run(policy), policy, self._pruner.notes)
+            return join([mark, rules, there, run])
         except ToolkitError as error:
             return tag("p", str(error), class_="model-toolkit-problem")
 

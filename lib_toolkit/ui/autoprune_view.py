@@ -53,14 +53,14 @@ _PRECISIONS = {
 }
 
 
-def run_html(run: Run | None, policy: Policy) -> Html:
-    """The last run: when it was, what came of it, and a card for each file."""
+def run_html(run: Run | None, policy: Policy, notes: Sequence[str] = ()) -> Html:
+    """The last run: when it was, what came of it, what is left for the user to do, and a card for each file."""
     if run is None:
         return _titled("The last run", tag("p", "There was none yet.", class_="model-toolkit-empty"))
     began = _when(run.began)
     said = _STATES.get(run.state, "The run of {began} has ended.").format(began=began)
     verdict = tag("p", f"{said} {run.reason or summary(run)}", class_="model-toolkit-verdict")
-    return _titled("The last run", verdict, steps_html(run.steps, policy))
+    return _titled("The last run", verdict, *(tag("p", note) for note in notes), steps_html(run.steps, policy))
 
 
 def steps_html(steps: Sequence[Step], policy: Policy, most: int = _LISTED) -> Html:
