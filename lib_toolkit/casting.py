@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -35,18 +35,29 @@ class Narrowing:
     """What a cast could not keep, in numbers of elements.
 
     ``overflowed``: finite before, infinite after. ``vanished``: not zero before, zero after. ``nan``: NaN before
-    (and after). Counts of several ranges add up.
+    (and after). ``zeros``: zero before, which is no loss, but tells how many others there are. Counts of several
+    ranges add up.
     """
 
     overflowed: int = 0
     vanished: int = 0
     nan: int = 0
+    zeros: int = 0
 
     def __add__(self, other: Narrowing) -> Narrowing:
-        return Narrowing(self.overflowed + other.overflowed, self.vanished + other.vanished, self.nan + other.nan)
+        return Narrowing(
+            self.overflowed + other.overflowed,
+            self.vanished + other.vanished,
+            self.nan + other.nan,
+            self.zeros + other.zeros,
+        )
 
     def __bool__(self) -> bool:
         return bool(self.overflowed or self.vanished or self.nan)
+
+    def empties(self, count: int) -> bool:
+        """Whether of a tensor of ``count`` elements most would be gone: of those that are not zero, more than half."""
+        return 2 * self.vanished > count - self.zeros
 
 
 NOTHING_LOST = Narrowing()
@@ -107,6 +118,13 @@ def cast(tensor: Tensor, dtype: DType) -> Tensor:
     """``tensor`` at another precision. A cast of a cast goes back to its source, so that nothing is rounded twice."""
     source = tensor.source if isinstance(tensor, Cast) else tensor
     return source if source.dtype is dtype else Cast(source, dtype)
+
+
+def losses(narrowing: Mapping[str, Narrowing], tensors: Mapping[str, Tensor]) -> Narrowing:
+    """What casts lost in all of the tensors together, as they are now: one that kept its type has lost nothing."""
+    total = sum(narrowing.values(), NOTHING_LOST)
+    kept = sum((lost for key, lost in narrowing.items() if not isinstance(tensors.get(key), Cast)), NOTHING_LOST)
+    return Narrowing(total.overflowed - kept.overflowed, total.vanished - kept.vanished, total.nan)
 
 
 def convert(data: Bytes, kind: DType, out: Bytes, target: DType) -> Narrowing:
@@ -173,7 +191,7 @@ def _settle(data: Bytes, kind: DType, out: Bytes, target: DType) -> Narrowing:
     bits = out.view(_BITS[target])
     sign = bits.dtype.type(1 << (bits.dtype.itemsize * 8 - 1))
     infinity = bits.dtype.type(_INFINITY[target])
-    overflowed = nan = vanished = 0
+    overflowed = nan = vanished = before = 0
     with scratch(out.nbytes) as raw:
         magnitude = np.bitwise_and(bits, ~sign, out=raw.view(bits.dtype))
         if magnitude.size and magnitude.max() >= infinity:
@@ -184,8 +202,9 @@ def _settle(data: Bytes, kind: DType, out: Bytes, target: DType) -> Narrowing:
         if target.bits < kind.bits or (kind, target) in _SHORTER_RANGE:
             zeros = magnitude.size - int(np.count_nonzero(magnitude))
             if zeros:
-                vanished = zeros - _count_special(data, kind, infinite=False)
-    return Narrowing(overflowed, vanished, nan)
+                before = _count_special(data, kind, infinite=False)
+                vanished = zeros - before
+    return Narrowing(overflowed, vanished, nan, before)
 
 
 _SHORTER_RANGE = {(DType.BF16, DType.F16)}

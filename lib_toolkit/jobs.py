@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from lib_toolkit.counting import counted
 from lib_toolkit.errors import CancelledError, ToolkitError, UsageError
 from lib_toolkit.progress import Progress, Status
 
@@ -79,7 +80,10 @@ class Jobs:
             self._forget_old()
             busy = [other.name for other in self._jobs.values() if other.state == "running"]
             if len(busy) >= self._most_running:
-                raise UsageError(f"{len(busy)} jobs run already ({busy[0]} …); wait for one to end, or cancel one.")
+                run = "runs" if len(busy) == 1 else "run"
+                raise UsageError(
+                    f"{counted(len(busy), 'job')} {run} already ({busy[0]} …); wait for one to end, or cancel one."
+                )
             self._jobs[job.id] = job
         threading.Thread(target=self._run, args=(job, work), name=f"job: {name}", daemon=True).start()
         return job.id

@@ -104,7 +104,8 @@ class Plan:
     def final_metadata(self, file_format: str, hashes: Mapping[str, str | None] | None = None) -> dict[str, str]:
         """The metadata as written: the source's own, ``format``, plain values, and where the model came from.
 
-        Hash fields have a fixed width, so that the file's size is known before they are.
+        Hash fields have a fixed width, so that the file's size is known before they are. AutoV3, the hash of what
+        follows a safetensors header, is there for such a source only.
         """
         texts = dict(self.metadata)
         if file_format == "safetensors":
@@ -128,6 +129,8 @@ class Plan:
         source: dict[str, object] = {"name": _text(origin.path.name), "size": origin.size}
         if hashes is not None:
             for name, width in _HASH_WIDTHS.items():
+                if name == "autov3" and origin.format != "safetensors":
+                    continue
                 source[name] = (hashes.get(name) or "").ljust(width)
         return source
 

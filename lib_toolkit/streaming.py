@@ -65,10 +65,10 @@ def stream(
 ) -> Outcome:
     """Read every slot's tensor once and hand its bytes to ``sink`` (None: only look at what casts lose).
 
-    As soon as a cast overflows, nothing more is written, and only the remaining casts are looked at: the caller
-    has to change its plan anyway. Small tensors that follow each other are handled as one, unless ``by_key`` asks for
-    the checksum of each. Without ``with_crcs`` no checksums of the output are taken. Raises what reading or writing
-    raises, and CancelledError.
+    As soon as a cast overflows or empties its tensor, nothing more is written, and only the remaining casts are looked
+    at: the caller has to change its plan anyway. Small tensors that follow each other are handled as one, unless
+    ``by_key`` asks for the checksum of each. Without ``with_crcs`` no checksums of the output are taken. Raises what
+    reading or writing raises, and CancelledError.
     """
     work = _Work(list(slots), sink, progress, by_key, with_crcs or by_key)
     threads = [threading.Thread(target=work.run, daemon=True) for _ in range((workers or default_workers()) - 1)]
@@ -233,12 +233,14 @@ class _Work:
         with self._lock:
             if tile is not None:
                 self._tiles.append(tile)
-            if lost:
-                self._narrowing[first] = self._narrowing.get(first, NOTHING_LOST) + lost
-                self.only_looking = self.only_looking or lost.overflowed > 0
+            if lost or (lost.zeros and len(piece.slots) == 1):
+                whole = self._narrowing[first] = self._narrowing.get(first, NOTHING_LOST) + lost
+                count = numel(self.slots[first].tensor)
+                sure = lost.overflowed or 2 * whole.vanished > count
+                self.only_looking = self.only_looking or bool(sure)
 
     def outcome(self) -> Outcome:
-        narrowing = {self.slots[index].key: lost for index, lost in sorted(self._narrowing.items())}
+        narrowing = {self.slots[index].key: lost for index, lost in sorted(self._narrowing.items()) if lost}
         return Outcome(tuple(sorted(self._tiles, key=lambda tile: tile.offset)), narrowing)
 
 

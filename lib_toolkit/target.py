@@ -33,9 +33,19 @@ _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 _LONGEST_NAME = 255
 _PATIENCE = 5.0
-_WAYS_OUT = dict.fromkeys(
-    (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)), "make room, or choose a folder on another disk"
-) | {errno.EFBIG: "its disk or this account takes no file so large, so choose a folder on another disk"}
+_ROOM_IS_SHORT = "make room, or choose a folder on another disk"
+_IS_GONE = "the folder was moved or deleted, or its disk is not there: bring it back, or choose another one"
+_IS_CLOSED = "give the folder the rights, or choose another one"
+_WAYS_OUT = {
+    errno.ENOSPC: _ROOM_IS_SHORT,
+    getattr(errno, "EDQUOT", errno.ENOSPC): _ROOM_IS_SHORT,
+    errno.EFBIG: "its disk or this account takes no file so large, so choose a folder on another disk",
+    errno.ENOENT: _IS_GONE,
+    errno.ENOTDIR: _IS_GONE,
+    errno.EACCES: _IS_CLOSED,
+    errno.EPERM: _IS_CLOSED,
+    errno.EROFS: "its disk takes no changes, so choose a folder on another one",
+}
 _ROOM = 16 << 20
 """Bytes that a disk keeps free beside the new file."""
 
@@ -139,7 +149,8 @@ def _check_folder(path: Path, size: int) -> None:
         ) from None
     if free < size + _ROOM:
         raise TargetError(
-            f"{path} takes {size:,} bytes, and its folder has {free:,} free; make room, or choose another disk."
+            f"{path} takes {size:,} bytes, beside which {_ROOM:,} must stay free, and its folder has {free:,} free; "
+            "make room, or choose another disk."
         )
     probe = folder / _temporary_name()
     try:
@@ -151,16 +162,17 @@ def _check_folder(path: Path, size: int) -> None:
 
 def _closed(path: Path, error: OSError) -> TargetError:
     """What to say where no file can be made."""
-    return TargetError(
-        f"{path} cannot be written: its folder takes no files ({error.strerror}); give it the rights, or choose "
-        "another one."
-    )
+    return TargetError(f"{path} cannot be written: its folder takes no files ({error.strerror}); {way_out(error)}.")
 
 
 def _failed(path: Path, error: OSError) -> TargetError:
     """What to say where bytes could not be written or brought to the disk."""
-    way_out = _WAYS_OUT.get(error.errno or 0, "check the disk, or choose another one")
-    return TargetError(f"{path} could not be written ({error.strerror}), and nothing was kept; {way_out}.")
+    return TargetError(f"{path} could not be written ({error.strerror}), and nothing was kept; {way_out(error)}.")
+
+
+def way_out(error: OSError) -> str:
+    """What the user can do where a folder would not have a file."""
+    return _WAYS_OUT.get(error.errno or 0, "check the disk, or choose another one")
 
 
 def _same_file(path: Path, source: Path) -> bool:

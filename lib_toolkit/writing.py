@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_toolkit.casting import Cast, Narrowing
+from lib_toolkit.counting import counted
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import FormatError, TargetError, VerificationError
 from lib_toolkit.formats.layout import Layout, Slot
@@ -17,6 +18,7 @@ from lib_toolkit.plan import Changed, Plan
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.streaming import Outcome, Sink, source_bytes, stream, verified_reads
 from lib_toolkit.target import TemporaryFile, check_target
+from lib_toolkit.tensors import numel
 from lib_toolkit.verifying import frame_tiles, read_back, read_back_hashed
 
 _GROWTH_FACTOR, _GROWTH_FLOOR = 4, 1 << 30
@@ -39,9 +41,9 @@ class OutgrownError(TargetError):
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How to write. ``strict`` refuses to keep a tensor at its type when a cast would overflow. ``hash_source`` reads
-    the whole source for its hashes, ``hash_result`` takes those of the result while it is read back. ``in_use`` tells
-    of files that may never be replaced."""
+    """How to write. ``strict`` refuses to keep a tensor at its type when a cast would overflow or empty it.
+    ``hash_source`` reads the whole source for its hashes, ``hash_result`` takes those of the result while it is read
+    back. ``in_use`` tells of files that may never be replaced."""
 
     file_format: str = "safetensors"
     force: bool = False
@@ -55,8 +57,9 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class Written:
-    """A finished file. ``plan`` is what was carried out: tensors that would overflow have kept their type in it.
-    ``hashes`` are those of the source, ``result_hashes`` those of the file, where they were asked for."""
+    """A finished file. ``plan`` is what was carried out: tensors that would overflow, or of which most would become
+    zero, have kept their type in it, and what a cast would have lost of them is in ``narrowing`` too. ``hashes`` are
+    those of the source, ``result_hashes`` those of the file, where they were asked for."""
 
     path: Path
     size: int
@@ -86,10 +89,10 @@ def _check(plan: Plan, layout: Layout, path: Path, options: WriteOptions) -> Pat
 def look_ahead(plan: Plan, options: WriteOptions, progress: Progress = SILENT) -> tuple[Plan, Mapping[str, Narrowing]]:
     """What a write would find out about casts, without writing: the plan as it would be carried out.
 
-    Raises TargetError when ``strict`` is asked for and a value would overflow.
+    Raises TargetError when ``strict`` is asked for and a tensor has to keep its type.
     """
     casts = [s for s in plan.layout(options.file_format, options.hash_source).slots if isinstance(s.tensor, Cast)]
-    progress.start("looking for values that overflow", source_bytes(casts))
+    progress.start("looking for values that do not fit", source_bytes(casts))
     outcome = _verified_stream(plan, casts, None, options, progress)
     return _settle(plan, outcome, options.strict), outcome.narrowing
 
@@ -117,7 +120,11 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
                 outcome = _fill(plan, layout, file, options, progress)
                 revised = _settle(plan, outcome, options.strict)
                 if revised is not plan:
-                    kept |= {key: outcome.narrowing[key] for key in outcome.overflowed}
+                    kept |= {
+                        key: lost
+                        for key, lost in outcome.narrowing.items()
+                        if revised.tensors[key] is not plan.tensors[key]
+                    }
                     plan = revised
                     layout = plan.layout(options.file_format, options.hash_source)
                     _check(plan, layout, path, options)
@@ -181,32 +188,48 @@ def _finish(
 
 
 def _settle(plan: Plan, outcome: Outcome, strict: bool) -> Plan:
-    """The plan in which tensors that overflowed keep their type; the same object when there is none."""
-    kept = outcome.overflowed
-    if not kept:
+    """The plan in which tensors that a cast would spoil keep their type; the same object when there is none."""
+    large = outcome.overflowed
+    small = {
+        key: lost.vanished
+        for key, lost in outcome.narrowing.items()
+        if key not in large and lost.empties(numel(plan.tensors[key]))
+    }
+    if not (large or small):
         return plan
-    names = ", ".join(list(kept)[:3]) + (" …" if len(kept) > 3 else "")
-    first = plan.tensors[next(iter(kept))]
-    sentence = f"{sum(kept.values()):,} values in {len(kept)} tensors are too large for {first.dtype.name} ({names})"
+    told = [
+        *_spoilt(plan, large, "too large for {}"),
+        *_spoilt(plan, small, "too small for {}, where most of a tensor would become zero"),
+    ]
     if strict:
         raise TargetError(
-            f"{plan.source.name}: {sentence}; nothing was written. Choose bf16 or fp32, or leave out --strict."
+            f"{plan.source.name}: {', and '.join(told)}; nothing was written. Choose bf16 or fp32, or leave out "
+            "--strict."
         )
-    tensors = dict(plan.tensors)
-    for key in kept:
-        cast = tensors[key]
-        assert isinstance(cast, Cast)
-        tensors[key] = cast.source
+    tensors, changed = dict(plan.tensors), []
+    for kept, fate in ((large, "overflow"), (small, "become zero")):
+        for key, count in kept.items():
+            cast = tensors[key]
+            assert isinstance(cast, Cast)
+            tensors[key] = cast.source
+            changed.append(Changed(key, f"kept at {cast.source.dtype.name}: {counted(count, 'value')} would {fate}"))
     return replace(
         plan,
         tensors=tensors,
-        changed=tuple(change for change in plan.changed if change.key not in kept)
-        + tuple(
-            Changed(key, f"kept at {tensors[key].dtype.name}: {count:,} values would overflow")
-            for key, count in kept.items()
-        ),
-        warnings=(*plan.warnings, f"{sentence}; these tensors keep their type."),
+        changed=(*(one for one in plan.changed if one.key not in large and one.key not in small), *changed),
+        warnings=(*plan.warnings, *(f"{sentence}; such tensors keep their type." for sentence in told)),
     )
+
+
+def _spoilt(plan: Plan, counts: Mapping[str, int], what: str) -> Iterator[str]:
+    """A sentence on values that do not fit, without its end; ``counts`` has their number for each tensor."""
+    if not counts:
+        return
+    number = sum(counts.values())
+    names = ", ".join(list(counts)[:3]) + (" …" if len(counts) > 3 else "")
+    kind = plan.tensors[next(iter(counts))].dtype.name
+    are = "is" if number == 1 else "are"
+    yield f"{counted(number, 'value')} in {counted(len(counts), 'tensor')} {are} {what.format(kind)} ({names})"
 
 
 def _check_growth(plan: Plan, layout: Layout) -> None:

@@ -27,7 +27,7 @@ WRITING = {
 
 # From the ground up. A module may import its own layer and those below; the two wings do not see each other.
 LAYERS = [
-    {"errors", "progress"},
+    {"errors", "progress", "counting"},
     {"dtypes", "files", "crc", "tensors", "nodes", "casting", "model"},
     KNOWING,
     {"layouts"},

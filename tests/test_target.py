@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -70,6 +71,18 @@ def test_other_targets_that_cannot_be(tmp_path):
     with pytest.raises(TargetError, match="loaded"):
         check_target(tmp_path / "used.safetensors", 10, force=True, in_use=lambda path: path.name.startswith("used"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.safetensors", "used.safetensors"]
+
+
+def test_the_room_that_is_kept_free_is_named(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=23_068_672))
+    assert check_target(tmp_path / "a.safetensors", 6_291_456) == tmp_path / "a.safetensors"
+    with pytest.raises(TargetError) as error:
+        check_target(tmp_path / "a.safetensors", 7_582_718)
+    assert str(error.value).endswith(
+        "takes 7,582,718 bytes, beside which 16,777,216 must stay free, and its folder has 23,068,672 free; "
+        "make room, or choose another disk."
+    )
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the superuser may write everywhere")

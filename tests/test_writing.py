@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lib_toolkit.casting import Cast
+from lib_toolkit.casting import Cast, losses
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import CancelledError, FormatError, TargetError, ToolkitError, VerificationError
 from lib_toolkit.files import SourceFile
@@ -159,6 +160,45 @@ def test_overflow_keeps_the_type_of_that_tensor_alone(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
+def test_a_tensor_of_which_most_would_become_zero_keeps_its_type(tmp_path):
+    """Zeros say nothing of what is lost, wherever in a tensor they stand."""
+    sparse = np.zeros(3 * PIECE, "<f4")
+    sparse[[5, PIECE + 5, -5]] = 1e-9, 1e-9, 1
+    arrays = {
+        "up": np.full((64, 4), 1e-9, "<f4"),
+        "alpha": np.float32(1e-8).reshape(()),
+        "sparse": sparse,
+        "half": np.array([1e-9, 0, 1], "<f4"),
+        "zeros": np.zeros(2 * PIECE, "<f4"),
+        "hot": np.array([1e6, 1e-9, 1e-9], "<f4"),
+    }
+    with open_model(save(tmp_path / "a.safetensors", arrays)) as model:
+        plan = halved(plan_of(model))
+        seen, _ = look_ahead(plan, WriteOptions())
+        written = write(plan, tmp_path / "b.safetensors")
+        for refused in (look_ahead, partial(write, path=tmp_path / "c.safetensors")):
+            with pytest.raises(TargetError, match=r"259 values in 3 tensors are too small for F16.*strict"):
+                refused(plan, options=WriteOptions(strict=True))
+    result = safetensors.numpy.load_file(tmp_path / "b.safetensors")
+    kept = {"up", "alpha", "sparse", "hot"}
+    for key, array in arrays.items():
+        expected = array if key in kept else array.astype("<f2")
+        assert (result[key].dtype, result[key].tobytes()) == (expected.dtype, expected.tobytes()), key
+    assert written.size == seen.predicted_size("safetensors") == (tmp_path / "b.safetensors").stat().st_size
+    assert {change.key: change.what for change in written.plan.changed} == {
+        "up": "kept at F32: 256 values would become zero",
+        "alpha": "kept at F32: 1 value would become zero",
+        "sparse": "kept at F32: 2 values would become zero",
+        "hot": "kept at F32: 1 value would overflow",
+    }
+    lost = losses(written.narrowing, written.plan.tensors)
+    assert (lost.vanished, lost.overflowed) == (1, 0)
+    assert [warning.partition(" (")[0] for warning in written.plan.warnings] == [
+        "1 value in 1 tensor is too large for F16",
+        "259 values in 3 tensors are too small for F16, where most of a tensor would become zero",
+    ]
+
+
 def test_hashes_of_the_source_reach_the_metadata(tmp_path):
     import hashlib
 
@@ -177,6 +217,19 @@ def test_hashes_of_the_source_reach_the_metadata(tmp_path):
     assert entry["autov3"] == hashlib.sha256(data).hexdigest()[:12]
     assert entry["legacy"] == hashlib.sha256(raw[0x100000:0x110000]).hexdigest()[:8]
     assert (entry["name"], entry["size"]) == ("a.safetensors", len(raw))
+
+
+def test_a_source_without_a_safetensors_header_has_no_hash_of_what_follows_it(tmp_path):
+    with open_model(save(tmp_path / "a.safetensors", {"w": np.ones(3, "<f4")})) as model:
+        write(plan_of(model), tmp_path / "a.ckpt", WriteOptions("ckpt"))
+    with open_model(tmp_path / "a.ckpt") as model:
+        size = plan_of(model).predicted_size("safetensors", hash_source=True)
+        written = write(plan_of(model), tmp_path / "b.safetensors", WriteOptions(hash_source=True))
+    assert written.hashes.autov3 is None
+    assert written.size == size
+    with open_model(tmp_path / "b.safetensors") as model:
+        entry = json.loads(model.metadata[PROVENANCE])[-1]["source"]
+    assert entry.keys() == {"name", "size", "sha256", "autov2", "legacy"}
 
 
 def test_history_grows_with_each_write(tmp_path):

@@ -44,6 +44,7 @@ class Finding:
 class TensorHealth:
     """Numbers of elements of one tensor that are NaN, infinite, zero, or finite but beyond FP16.
 
+    ``below_fp16`` are those that are not zero and would be at FP16.
     ``largest`` is the largest finite magnitude, rounded to FP16 unless it is beyond that.
     """
 
@@ -53,6 +54,7 @@ class TensorHealth:
     zero: int = 0
     beyond_fp16: int = 0
     largest: float = 0.0
+    below_fp16: int = 0
 
 
 @dataclass(frozen=True, slots=True)

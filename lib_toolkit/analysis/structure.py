@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from lib_toolkit.analysis.results import Finding, Remedy, Severity
 from lib_toolkit.architectures import junk
 from lib_toolkit.casting import Cast
+from lib_toolkit.counting import counted
 from lib_toolkit.edits.recipes import Wishes, plan_prune
 from lib_toolkit.identify import Identification
 from lib_toolkit.model import Model
@@ -88,7 +89,7 @@ def _components(found: Identification) -> list[Finding]:
             findings.append(Finding("wrong-shape", Severity.ERROR, text, keys=keys))
     findings += _companions(found)
     if found.renames:
-        text = f"The text encoder has NovelAI's names ({len(found.renames):,} keys without text_model)."
+        text = f"The text encoder has NovelAI's names ({counted(len(found.renames), 'key')} without text_model)."
         remedy = Remedy("Prune renames them.", "Loaders that know only the standard names find the text encoder.")
         findings.append(Finding("nai-names", Severity.WARNING, text, remedy, tuple(found.renames)[:_EXAMPLES]))
     return findings
@@ -180,14 +181,15 @@ def _savings(model: Model, found: Identification) -> list[Finding]:
             findings.append(Finding(identity, Severity.INFO, text, remedy, tuple(keys[:_EXAMPLES])))
     if strange:
         size = sum(left.bytes for left in strange)
-        text = f"Tensors that the architecture does not know and a prune leaves out: {len(strange):,} ({size:,} bytes)."
-        remedy = Remedy("Prune the model, or convert it to keep them.", f"A prune takes {size:,} bytes less.")
+        text = "Tensors that the architecture does not know and a prune leaves out: "
+        text += f"{len(strange):,} ({counted(size, 'byte')})."
+        remedy = Remedy("Prune the model, or convert it to keep them.", f"A prune takes {counted(size, 'byte')} less.")
         keys = [left.key for left in strange[:_EXAMPLES]]
         findings.append(Finding("saving-unknown", Severity.INFO, text, remedy, tuple(keys)))
     kept = [left for left in found.leftovers.unknown if left.key in plan.tensors and found.components]
     if kept:
         size = sum(left.bytes for left in kept)
-        text = f"Tensors that the architecture does not know: {len(kept):,} ({size:,} bytes)."
+        text = f"Tensors that the architecture does not know: {len(kept):,} ({counted(size, 'byte')})."
         remedy = Remedy("Leave them out if you know that they are junk.", f"{size:,} bytes less.", "drop_unknown")
         keys = [left.key for left in kept[:_EXAMPLES]]
         findings.append(Finding("unknown-tensors", Severity.INFO, text, remedy, tuple(keys)))

@@ -264,6 +264,7 @@ class Gatherer:
             zero=int(finite[0]) - self._vanished,
             beyond_fp16=self._overflowed,
             largest=max(self._largest, largest),
+            below_fp16=self._vanished,
         )
         return health, int(np.count_nonzero(counts)) == 1 and not self._overflowed and not self._vanished
 

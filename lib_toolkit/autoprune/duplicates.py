@@ -1,7 +1,8 @@
 """Whether a model that is to be filed away stands in its folder already, told by fingerprints.
 
 Only files of the folder with the same tensors (names, types, shapes) and a fitting size are looked at, and only
-those whose first values agree are read in full. What was found out is remembered by path, size and time.
+those whose first values agree are read in full. Fingerprints know values as FP16 rounds them: where tensors are of
+another precision, their bytes are compared as well. What was found out is remembered by path, size and time.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from lib_toolkit.analysis.collect import collect
 from lib_toolkit.analysis.fingerprint import fingerprints, parts_by_key
 from lib_toolkit.analysis.values import Request
 from lib_toolkit.autoprune.looking import SUFFIXES
-from lib_toolkit.casting import Cast
+from lib_toolkit.casting import Cast, scratch
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import FormatError, TargetError
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.model import Model, count_bytes
 from lib_toolkit.progress import SILENT, Progress
+from lib_toolkit.streaming import PIECE
 from lib_toolkit.target import TemporaryFile
 from lib_toolkit.tensors import Tensor, numel
 
 CACHE = ".autoprune.cache.json"
-SCHEMA = 1
+SCHEMA = 2
 
 _AROUND = 16 << 20
 """Bytes that a file may have beside its tensors."""
@@ -52,6 +54,17 @@ class _Entry:
     table: str = ""
     sample: str = ""
     fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A source that was dealt with and stays where it is: its size and time, what was wished (``Policy.mark``), and
+    where the result is."""
+
+    size: int
+    time: int
+    wishes: str
+    target: str
 
 
 @dataclass
@@ -84,12 +97,14 @@ def describe(model: Model) -> About:
 class Known:
     """What is known of the models in target folders, and of sources that were kept where they are."""
 
-    def __init__(self, drop: Path, threads: int | None = None) -> None:
+    def __init__(self, drop: Path, threads: int | None = None, wishes: str = "") -> None:
+        """``wishes`` are those of now, as sources are kept with them."""
         self._path = drop / CACHE
         self._threads = threads
+        self._wishes = wishes
         self._folders: dict[Path, _Folder] = {}
         self._entries: dict[str, _Entry] = {}
-        self._kept: dict[str, list[int]] = {}
+        self._kept: dict[str, _Kept] = {}
         self._changed = False
         self._read()
 
@@ -106,7 +121,8 @@ class Known:
             known.about.setdefault((entry.table, entry.sample), []).append((size, path, time))
         for size, path, time in known.about.get(about, ()):
             own = own or _fingerprint(model, progress, self._threads)
-            if self._fingerprint_of(path, self._entry(path, size, time), progress) == own:
+            same = self._fingerprint_of(path, self._entry(path, size, time), progress) == own
+            if same and _holds_the_bytes(path, model, progress):
                 return path
         return None
 
@@ -119,7 +135,8 @@ class Known:
         entry = self._entry(path, status.st_size, status.st_mtime_ns)
         if (entry.table, entry.sample) != (_table(model), _sample(model)):
             return False
-        return self._fingerprint_of(path, entry, progress) == _fingerprint(model, progress, self._threads)
+        same = self._fingerprint_of(path, entry, progress) == _fingerprint(model, progress, self._threads)
+        return same and _holds_the_bytes(path, model, progress)
 
     def add(self, folder: Path, path: Path, about: About) -> None:
         """A file that is so described has come into the folder."""
@@ -132,21 +149,22 @@ class Known:
             self._entries[str(path)] = entry
             self._changed = True
 
-    def keep(self, name: str, mark: tuple[int, int, int]) -> None:
-        """A source was dealt with and stays where it is."""
-        self._kept[name] = list(mark[:2])
+    def keep(self, name: str, mark: tuple[int, int, int], target: str) -> None:
+        """A source was dealt with and stays where it is; ``target`` holds what became of it."""
+        self._kept[name] = _Kept(*mark[:2], self._wishes, target)
         self._changed = True
 
     def was_kept(self, name: str, mark: tuple[int, int, int]) -> bool:
-        """Whether this source, unchanged, was dealt with before."""
-        return self._kept.get(name) == list(mark[:2])
+        """Whether this source, unchanged, was dealt with before as is wished now, and the result is still there."""
+        kept = self._kept.get(name)
+        return kept == _Kept(*mark[:2], self._wishes, kept.target) and Path(kept.target).is_file() if kept else False
 
     def save(self) -> None:
         """Remember it for the next run; when that fails, it is found out again then."""
         if not self._changed:
             return
         entries = {path: asdict(entry) for path, entry in self._entries.items() if Path(path).exists()}
-        kept = {name: mark for name, mark in self._kept.items() if (self._path.parent / name).exists()}
+        kept = {name: asdict(one) for name, one in self._kept.items() if (self._path.parent / name).exists()}
         data = json.dumps({"schema": SCHEMA, "models": entries, "kept": kept}).encode()
         with contextlib.suppress(TargetError), TemporaryFile(self._path) as file:
             file.write_at(0, memoryview(data))
@@ -158,7 +176,7 @@ class Known:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             told = json.loads(self._path.read_bytes())
             if told.get("schema") == SCHEMA:
-                self._kept = {str(name): list(mark) for name, mark in told["kept"].items()}
+                self._kept = {str(name): _Kept(**one) for name, one in told["kept"].items()}
                 self._entries = {str(path): _Entry(**entry) for path, entry in told["models"].items()}
 
     def _folder(self, folder: Path) -> _Folder:
@@ -230,6 +248,42 @@ def _beginning(tensor: Tensor) -> bytes:
         values = out.view("<f2")
         values[np.isnan(values)] = np.nan
     return out.tobytes()
+
+
+def _holds_the_bytes(path: Path, model: Model, progress: Progress) -> bool:
+    """Whether the file has the bytes of those tensors of the model that a fingerprint rounds."""
+    rounded = {
+        key: tensor for key, tensor in model.tensors.items() if tensor.dtype.castable and tensor.dtype is not DType.F16
+    }
+    if not rounded:
+        return True
+    progress.start("comparing with an equal model", count_bytes(rounded.values()))
+    try:
+        other = open_model(path)
+    except (FormatError, OSError):
+        return False  # it went away
+    with other:
+        return all(_have_same_bytes(tensor, other.tensors.get(key), progress) for key, tensor in rounded.items())
+
+
+def _have_same_bytes(one: Tensor, other: Tensor | None, progress: Progress) -> bool:
+    if other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    count = numel(one)
+    step = count if one.whole or other.whole else PIECE
+    for start in range(0, count, max(1, step)):
+        stop = min(start + step, count)
+        size = one.dtype.nbytes(stop - start)
+        with scratch(size) as here, scratch(size) as there:
+            one.read_into(start, stop, here)
+            try:
+                other.read_into(start, stop, there)
+            except (FormatError, OSError):
+                return False
+            if not np.array_equal(here, there):
+                return False
+        progress.advance(size)
+    return True
 
 
 def _fingerprint(model: Model, progress: Progress, threads: int | None) -> str:

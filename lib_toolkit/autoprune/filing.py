@@ -81,8 +81,8 @@ def explain(model: Path, reason: str) -> tuple[str, ...]:
     path = model.with_name(_text_name(model.name))
     text = (
         f"{printable(model.name)} could not be used ({now()}).\n\n{printable(reason)}\n\n"
-        "The file itself was not changed, and nothing in it was run. When the cause is mended, put it back into the "
-        "drop folder.\n"
+        "The file itself was not changed, and nothing in it was run. A sound copy of it may be put into "
+        "the drop folder at any time.\n"
     )
     data = text.encode("utf-8", "backslashreplace")
     try:

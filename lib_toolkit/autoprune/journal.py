@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lib_toolkit.autoprune.steps import POSTPONED, SCHEMA, WAITING, Run, Step, now, step_of
 from lib_toolkit.errors import TargetError
+from lib_toolkit.target import way_out
 
 NAME = "journal.jsonl"
 LARGEST = 4 << 20
@@ -102,7 +103,7 @@ class Journal:
         except OSError as error:
             raise TargetError(
                 f"The journal {self.path} cannot be written ({error.strerror}), and nothing is done without it; "
-                "make room, or give its folder the rights."
+                f"{way_out(error)}."
             ) from None
 
 

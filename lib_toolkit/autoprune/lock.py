@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lib_toolkit.errors import TargetError
+from lib_toolkit.target import way_out
 
 try:
     import fcntl
@@ -47,7 +48,7 @@ class FolderLock:
             self._fd = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         except OSError as error:
             raise TargetError(
-                f"Nothing can be written to the drop folder {self._folder}: {error.strerror}; give it the rights."
+                f"Nothing can be written to the drop folder {self._folder} ({error.strerror}); {way_out(error)}."
             ) from None
         try:
             if not _system_lock(self._fd, time.monotonic() + _PATIENCE):
@@ -125,7 +126,7 @@ class _Owner:
                 self._remove_if_stale()
                 continue
             except OSError as error:
-                raise TargetError(f"{self._path} cannot be made: {error.strerror}; mend its rights.") from None
+                raise TargetError(f"{self._path} cannot be made ({error.strerror}); {way_out(error)}.") from None
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 json.dump({"host": _host(), "pid": os.getpid(), "mark": self._mark}, file)
             return

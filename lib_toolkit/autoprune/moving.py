@@ -15,7 +15,7 @@ from pathlib import Path
 from lib_toolkit.errors import FormatError, TargetError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.target import TemporaryFile, rename_new
+from lib_toolkit.target import TemporaryFile, rename_new, way_out
 
 _PIECE = 512 << 10
 _PATIENCE = 5.0
@@ -116,9 +116,10 @@ def _patiently(step: Callable[[], None], path: Path) -> None:
             if error.errno == errno.EXDEV or getattr(error, "winerror", None) == 17:  # ERROR_NOT_SAME_DEVICE
                 raise _OtherDeviceError from None
             if not isinstance(error, PermissionError) or time.monotonic() >= deadline:
-                way_out = "is it in use?" if os.name == "nt" else "check the rights of its folder."
+                held = isinstance(error, PermissionError)
+                advice = "close what uses it, or give its folder the rights" if held else way_out(error)
                 raise TargetError(
-                    f"{path} could not be put in place or removed ({error.strerror}); {way_out}"
+                    f"{path} could not be put in place or removed ({error.strerror}); {advice}."
                 ) from error
             time.sleep(0.1)
 

@@ -87,6 +87,11 @@ class Policy:
         return Wishes(self.precision, self.keep_ema, self.fix_clip)
 
     @property
+    def mark(self) -> str:
+        """The same for policies that make the same of a file."""
+        return "; ".join((str(self.wishes), self.vae_format, self.component_format))
+
+    @property
     def threads(self) -> int | None:
         """Workers as ``writing`` wants them."""
         return self.workers or None

@@ -46,7 +46,8 @@ from lib_toolkit.autoprune.steps import (
     Step,
     now,
 )
-from lib_toolkit.casting import Narrowing
+from lib_toolkit.casting import losses
+from lib_toolkit.counting import counted
 from lib_toolkit.errors import CancelledError, FormatError, IncompleteError, TargetError, ToolkitError, UsageError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import PROVENANCE
@@ -91,7 +92,10 @@ class Worker:
         Raises TargetError when the journal cannot be written, and CancelledError; then the file lies where it lay.
         """
         try:
-            return (yield from self._file(found))
+            step = yield from self._file(found)
+            if step.source == found.name and step.outcome in {WRITTEN, MOVED, DUPLICATE}:
+                self.known.keep(found.name, found.mark, step.target)
+            return step
         except (OutgrownError, FormatError, UsageError) as error:
             if isinstance(error, IncompleteError) and is_fresh(found):
                 return blank(found, WAITING, _MAY_COME)
@@ -209,9 +213,7 @@ class Worker:
                 remove(found.path)
                 return "", ()
         except (ToolkitError, OSError) as error:
-            self.known.keep(found.name, found.mark)
             return found.name, (f"The source stays where it is: {error}",)
-        self.known.keep(found.name, found.mark)
         return found.name, ()
 
     def _move(self, job: _Job, stands: bool) -> Step:
@@ -230,8 +232,6 @@ class Worker:
             if not keeps:
                 remove(found.path)
         group, troubles = follow(group, found.path, keeps, intend)
-        if keeps:
-            self.known.keep(found.name, found.mark)
         self.known.add(job.verdict.folder, group.model, job.about)
         source = found.name if keeps else ""
         step = replace(job.step, outcome=MOVED, target_hashes=job.step.hashes, source=source)
@@ -240,9 +240,9 @@ class Worker:
     def _duplicate(self, job: _Job, equal: Path) -> Step:
         """Nothing is written. Likeness is no reason to delete: where sources are deleted, this one goes to Done."""
         found, reason = job.found, f"{equal.name} holds the same already; nothing was written."
-        step = replace(job.step, outcome=DUPLICATE, reason=reason, target=str(equal), target_size=equal.stat().st_size)
+        step = replace(_unwritten(job.step, job.verdict), outcome=DUPLICATE, reason=reason)
+        step = replace(step, target=str(equal), target_size=equal.stat().st_size)
         if self.policy.sources == "keep" or not unchanged(found):
-            self.known.keep(found.name, found.mark)
             return replace(step, time=now(), source=found.name)
         self._intend(replace(job, step=step), DUPLICATE, aside(found, self.drop, DONE, found.sidecars))
         return replace(step, time=now(), source=dispose(found, self.drop, found.sidecars))
@@ -298,13 +298,13 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
             equal = known.equal_to(planned, about, verdict.folder, progress)
             if equal is not None:
                 reason = f"{equal.name} holds the same already."
-                return replace(step, target=str(equal), reason=reason, foreseen=DUPLICATE)
+                return replace(_unwritten(step, verdict), target=str(equal), reason=reason, foreseen=DUPLICATE)
             if first := promised.models.get((verdict.folder, about)):
                 reason = (
                     f"It seems to hold the same as what would be {first.name}; a run reads both, and writes nothing if "
                     "it does."
                 )
-                return replace(step, target=str(first), reason=reason, foreseen=DUPLICATE)
+                return replace(_unwritten(step, verdict), target=str(first), reason=reason, foreseen=DUPLICATE)
             size = found.size
             if not verdict.as_it_is:
                 size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
@@ -362,14 +362,22 @@ def _told(step: Step, verdict: Verdict) -> Step:
     )
 
 
+def _unwritten(step: Step, verdict: Verdict) -> Step:
+    """The step without what only a result would have lost or changed."""
+    of_plan = set(verdict.plan.warnings) - set(verdict.plan.source.warnings)
+    findings = tuple(finding for finding in step.findings if finding not in of_plan)
+    return replace(step, removed=(), changed=(), findings=findings)
+
+
 def _with_result(step: Step, written: Written) -> Step:
     """What the write found out: the source's hashes, what casts lost, tensors that kept their type."""
-    lost = sum(written.narrowing.values(), Narrowing())
+    lost = losses(written.narrowing, written.plan.tensors)
     more = list(written.plan.warnings)
     if lost.vanished:
-        more.append(f"{lost.vanished:,} tiny values became zero at the new precision.")
+        more.append(f"{counted(lost.vanished, 'tiny value')} became zero at the new precision.")
     if lost.nan:
-        more.append(f"{lost.nan:,} values are NaN, in the source as in the result.")
+        are = "is" if lost.nan == 1 else "are"
+        more.append(f"{counted(lost.nan, 'value')} {are} NaN, in the source as in the result.")
     return replace(
         step,
         hashes=dict(written.hashes.as_dict()) if written.hashes else {},

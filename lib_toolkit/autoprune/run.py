@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -93,11 +93,18 @@ def watch(policy: Policy, every: float, progress: Progress = SILENT, report: Rep
 
 
 def waiting(policy: Policy) -> tuple[Step, ...]:
-    """What lies in the drop folder now and why it lies there: ``waiting``, or ``left`` for what is never taken."""
+    """What lies in the drop folder now and why it lies there: ``waiting``, or ``left`` for what is not taken."""
     drop = policy.drop.resolve()
-    known, seen = Known(drop), look(drop)
-    ready = [found for found in seen.models if not known.was_kept(found.name, found.mark)]
-    return (*(blank(found, WAITING, "The next run deals with it.") for found in ready), *map(_set_aside, seen.aside))
+    known, seen = Known(drop, wishes=policy.mark), look(drop)
+    ready, kept = _divided(seen.models, known)
+    return (
+        *(blank(found, WAITING, "The next run deals with it.") for found in ready),
+        *map(_set_aside, seen.aside),
+        *(
+            blank(found, LEFT, "It was dealt with before, and is left here until it or what is wished changes.")
+            for found in kept
+        ),
+    )
 
 
 def last_run(policy: Policy) -> Run | None:
@@ -131,9 +138,10 @@ class _Session:
         self.progress, self._report = progress, report
         self._memory = memory
         self._steps: list[Step] = []
+        self._kept = 0
         self._id = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
         self._began = now()
-        self._known = Known(drop, policy.threads)
+        self._known = Known(drop, policy.threads, policy.mark)
         self._saved = time.monotonic()
 
     def run(self, before: Look, pause: float) -> Run:
@@ -143,7 +151,8 @@ class _Session:
             _sleep(pause, self.progress)
         seen = look(self.drop)
         ready, changing = stable(before, seen)
-        ready = [found for found in ready if not self._known.was_kept(found.name, found.mark)]
+        ready, kept = _divided(ready, self._known)
+        self._kept = len(kept)
         if self._memory is not None:
             ready = [found for found in ready if self._memory.tries(found)]
         # What was begun with a file that lies here goes on when its turn comes.
@@ -252,7 +261,7 @@ class _Session:
                 self._report(self._steps[-1])
 
     def _ended(self, state: str) -> Run:
-        return Run(self._id, state, self._began, now(), "", tuple(self._steps))
+        return Run(self._id, state, self._began, now(), "", tuple(self._steps), self._kept)
 
 
 def _dry_run(policy: Policy, drop: Path, progress: Progress, report: Report, pause: float) -> Run:
@@ -261,18 +270,27 @@ def _dry_run(policy: Policy, drop: Path, progress: Progress, report: Report, pau
         _sleep(pause, progress)
     seen = look(drop)
     ready, changing = stable(before, seen)
-    known, promised = Known(drop, policy.threads), Promised()
+    known, promised = Known(drop, policy.threads, policy.mark), Promised()
     steps = [_set_aside(one) for one in (*seen.aside, *changing)]
     for step in steps:
         report(step)
-    ready = [found for found in ready if not known.was_kept(found.name, found.mark)]
+    ready, kept = _divided(ready, known)
     progress.start(f"looking at what waits in {drop.name}", sum(found.size for found in ready))
     for found in ready:
         piece = Portion(progress, found.size)
         steps.append(preview(found, policy, known, piece, promised))
         report(steps[-1])
         piece.finish()
-    return Run("", "done", began, now(), "", tuple(steps))
+    return Run("", "done", began, now(), "", tuple(steps), len(kept))
+
+
+def _divided(models: Iterable[Found], known: Known) -> tuple[list[Found], list[Found]]:
+    """The files that are to be dealt with, and sources that were before and are kept."""
+    ready: list[Found] = []
+    kept: list[Found] = []
+    for found in models:
+        (kept if known.was_kept(found.name, found.mark) else ready).append(found)
+    return ready, kept
 
 
 def _drop_folder(policy: Policy, dry: bool) -> Path:

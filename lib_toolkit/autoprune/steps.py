@@ -16,7 +16,7 @@ OUTCOMES: Mapping[str, str] = {
     BEGUN: "work on the file has begun; another step follows",
     WRITTEN: "a clean copy stands in its folder",
     MOVED: "nothing was to be done: the file itself was moved to its folder, byte for byte",
-    DUPLICATE: "the result would equal a model that is there already; nothing was written",
+    DUPLICATE: "the result would equal a model that is there already; nothing was written, left out or changed",
     HAS_FAILED: "it cannot be used, and lies in Failed beside a text that says why",
     POSTPONED: "the place or the disk would not have it; the file lies where it lay and is tried again",
     WAITING: "it is still being copied or downloaded, or its turn has not come",
@@ -96,7 +96,8 @@ class Run:
     """One run over the drop folder.
 
     ``state``: ``done``, ``cancelled``, ``busy`` (another run works on this folder; nothing was done), ``stopped``
-    (``reason`` says why), and, for the last one in the journal, ``running`` or ``interrupted``.
+    (``reason`` says why), and, for the last one in the journal, ``running`` or ``interrupted``. ``kept``: sources that
+    were dealt with before and stay in the drop folder, for which there is no step.
     """
 
     id: str
@@ -105,6 +106,7 @@ class Run:
     ended: str = ""
     reason: str = ""
     steps: tuple[Step, ...] = ()
+    kept: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -118,7 +120,7 @@ class Run:
 
     def as_json(self) -> dict[str, object]:
         """The run without its steps, as the last line of ``--json``."""
-        told = {"id": self.id, "state": self.state, "began": self.began, "ended": self.ended, "reason": self.reason}
+        told = {name: getattr(self, name) for name in ("id", "state", "began", "ended", "reason", "kept")}
         return {"run": told, "counts": self.counts, "saved": self.saved}
 
 
@@ -148,7 +150,7 @@ def step_of(table: Mapping[str, object]) -> Step:
 def run_of(table: Mapping[str, object], steps: tuple[Step, ...] = ()) -> Run:
     """The run of its JSON form, without its steps, and these steps."""
     texts = {name: _text(table.get(name)) for name in ("id", "state", "began", "ended", "reason")}
-    return Run(**texts, steps=steps)
+    return Run(**texts, steps=steps, kept=_count(table.get("kept")))
 
 
 _TEXTS = ("file", "outcome", "time", "reason", "architecture", "kind", "target", "source", "foreseen")

@@ -38,6 +38,9 @@ _FORESEEN = {
 }
 
 
+_NOTHING = {"done": "Nothing lies in the drop folder.", "running": "No file is done yet."}
+
+
 def sentence(step: Step) -> str:
     """One step as text; what more there is to say of it follows in lines that are set in."""
     name = printable(step.file)
@@ -45,6 +48,8 @@ def sentence(step: Step) -> str:
         BEGUN: f"{name} …",
         WRITTEN: f"{name} → {_place(step)}: {_sizes(step)}",
         MOVED: f"{name} → {_place(step)}: nothing to do, moved as it was",
+        DUPLICATE: f"{name} = {_place(step)}: there already",
+        HAS_FAILED: f"{name} → {_place(step)}: cannot be used",
         PLANNED: f"{name} → {_place(step)}: {_sizes(step)}" if step.target else name,
     }.get(step.outcome, f"{name}: {step.outcome}")
     lines = [head]
@@ -53,6 +58,8 @@ def sentence(step: Step) -> str:
     lines += [f"  left out: {one.count:,} × {printable(one.reason)} ({human_bytes(one.bytes)})" for one in step.removed]
     lines += [f"  changed:  {one.count:,} × {printable(one.what)}" for one in step.changed]
     lines += [f"  {printable(finding)}" for finding in step.findings]
+    if step.source != step.file and step.source:
+        lines.append(f"  source:   {printable(step.source)} in the drop folder")
     lines += [f"  along:    {printable(Path(path).name)}" for path in step.sidecars]
     return "\n".join(lines)
 
@@ -62,8 +69,10 @@ def summary(run: Run) -> str:
     if run.state == "busy":
         return run.reason
     told = [f"{count:,} {what}" for what, count in Counter(map(_counted, run.steps)).items()]
+    if run.kept:
+        told.append(f"{run.kept:,} dealt with before and kept in place")
     if not told:
-        return "Nothing lies in the drop folder."
+        return _NOTHING.get(run.state, "It ended before a file was dealt with.")
     planned = any(step.outcome == PLANNED for step in run.steps)
     saved = f"; {human_bytes(run.saved)} {'would be saved' if planned else 'saved'}" if run.saved > 0 else ""
     return f"Files: {', '.join(told)}{saved}."

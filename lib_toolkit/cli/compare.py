@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib_toolkit.cli.verbs import named_path
+from lib_toolkit.counting import counted
 from lib_toolkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -282,9 +283,10 @@ def _flatten(options: argparse.Namespace) -> int:
     with open_model(options.file) as model, progress_line() as progress:
         done = flatten(model, options.output, options.force, progress)
         if model.outside:
-            print(f"Left out: {len(model.outside):,} tensors outside of the state dict.", file=sys.stderr)
-    exact = f"; {len(done.exact):,} tensors also bit for bit in the description" if done.exact else ""
-    print(f"{done.count:,} numbers ({done.dtype.name}) are in {printable(str(done.array))}{exact}.")
+            print(f"Left out: {counted(len(model.outside), 'tensor')} outside of the state dict.", file=sys.stderr)
+    exact = f"; {counted(len(done.exact), 'tensor')} also bit for bit in the description" if done.exact else ""
+    numbers = f"{counted(done.count, 'number')} ({done.dtype.name}) {'is' if done.count == 1 else 'are'}"
+    print(f"{numbers} in {printable(str(done.array))}{exact}.")
     return 0
 
 

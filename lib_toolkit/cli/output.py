@@ -27,7 +27,7 @@ def add_precision(parser: argparse.ArgumentParser, default: str, meaning: str) -
 
 def add_output_options(parser: argparse.ArgumentParser, formats: Sequence[str] = ("safetensors", "ckpt")) -> None:
     """How and what to write, save for the name of the result."""
-    parser.add_argument("--strict", action="store_true", help="refuse when a value is too large for the precision")
+    parser.add_argument("--strict", action="store_true", help="refuse when a tensor does not fit into the precision")
     parser.add_argument("--format", choices=formats, help="default: by the name, else safetensors")
     parser.add_argument(
         "--dry-run",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lib_toolkit.architectures import registry
 from lib_toolkit.architectures.components import COMPONENTS, Component
 from lib_toolkit.architectures.family import Shape
+from lib_toolkit.counting import counted
 from lib_toolkit.edits.companions import quantised
 from lib_toolkit.errors import FormatError, UsageError
 from lib_toolkit.identify import Identification, Match, WrongShape
@@ -240,10 +241,10 @@ def _faults(missing: Sequence[str], wrong: Sequence[WrongShape]) -> str:
         shown = "; ".join(
             f"{one.key} is {_text(one.found)} where {_text(one.expected)} is needed" for one in wrong[:_SHOWN]
         )
-        faults.append(f"has {len(wrong):,} tensors of the wrong shape ({shown}{_more(wrong)})")
+        faults.append(f"has {counted(len(wrong), 'tensor')} of the wrong shape ({shown}{_more(wrong)})")
     if missing:
         faults.append(
-            f"is incomplete: it lacks {len(missing):,} tensors ({', '.join(missing[:_SHOWN])}{_more(missing)})"
+            f"is incomplete: it lacks {counted(len(missing), 'tensor')} ({', '.join(missing[:_SHOWN])}{_more(missing)})"
         )
     return " and ".join(faults) + "; take it from another file"
 

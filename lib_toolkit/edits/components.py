@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from lib_toolkit.casting import cast
+from lib_toolkit.counting import counted
 from lib_toolkit.dtypes import DType
 from lib_toolkit.edits.beginnings import missing_classes, new_names, new_plan
 from lib_toolkit.edits.candidates import Candidate, Place, choose, find_source, suffix_of
@@ -53,7 +54,9 @@ def export_component(model: Model, found: Identification, cls: str, component: s
     warnings = model.warnings
     if strangers:
         where = f"under {match.prefix}" if match.prefix else "beside it"
-        note = f"{len(strangers):,} tensors {where} that are not known were left out ({_few(strangers)})."
+        are, were = ("is", "was") if len(strangers) == 1 else ("are", "were")
+        told = f"{counted(len(strangers), 'tensor')} {where} that {are} not known {were} left out"
+        note = f"{told} ({_few(strangers)})."
         warnings = (*warnings, note)
     return Plan(
         source=model,
@@ -92,11 +95,15 @@ def _rest(model: Model, found: Identification, exported: Match, names: Mapping[s
             "*", size, _not_exported("what stands outside the state dict in use", len(model.outside)), "group"
         )
     if model.values:
-        yield Dropped("*", 0, f"not exported: {len(model.values):,} values that belong to the whole model", "group")
+        yield Dropped("*", 0, f"not exported: {_values(len(model.values))} to the whole model", "group")
 
 
 def _not_exported(what: str, count: int) -> str:
-    return f"not exported: {what} ({count:,} tensors)"
+    return f"not exported: {what} ({counted(count, 'tensor')})"
+
+
+def _values(count: int) -> str:
+    return "1 value that belongs" if count == 1 else f"{count:,} values that belong"
 
 
 def import_component(
@@ -226,9 +233,10 @@ def _warnings(found: Identification, place: Place, chosen: Candidate) -> Iterato
     assert chosen.conversion is not None
     lost = [key for key in chosen.conversion.left_over if not key.endswith("position_ids")]
     if lost:
+        have, were = ("has", "was") if len(lost) == 1 else ("have", "were")
         yield (
-            f"{len(lost):,} tensors of {chosen.match.component.name} have no place in {chosen.component.name} and "
-            f"were left out ({_few(lost)})."
+            f"{counted(len(lost), 'tensor')} of {chosen.match.component.name} {have} no place in "
+            f"{chosen.component.name} and {were} left out ({_few(lost)})."
         )
     if place.preferred.kind == "unet" and any(match.layout == "ema" for match in found.components):
         yield "The EMA copy in the model is that of the former UNet; a prune leaves it out."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lib_toolkit.architectures.junk import EMA
+from lib_toolkit.counting import counted
 from lib_toolkit.errors import UsageError
 from lib_toolkit.identify import Identification, Leftover
 from lib_toolkit.plan import Plan, drop
@@ -27,10 +28,11 @@ def prune(plan: Plan, found: Identification, keep_ema: bool = False, drop_unknow
         reasons |= {left.key: left.reason or "unknown to the architecture" for left in unknown}
     elif unknown:
         share = sum(left.bytes for left in unknown)
+        were, they = ("was", "it") if len(unknown) == 1 else ("were", "they")
+        are = "is" if len(unknown) == 1 else "are"
         warnings.append(
-            f"{len(unknown)} unknown tensors ({share:,} bytes) were kept: "
-            + ("they are a large part of the file" if found.intact else "the architecture is not intact")
-            + ". They are left out only when asked for (drop unknown)."
+            f"{counted(len(unknown), 'unknown tensor')} ({counted(share, 'byte')}) {were} kept: "
+            f"{_why_kept(found, they, are)}. {they.capitalize()} {are} left out only when asked for (drop unknown)."
         )
     if plan.tensors and plan.tensors.keys() <= reasons.keys():
         raise UsageError(
@@ -38,6 +40,14 @@ def prune(plan: Plan, found: Identification, keep_ema: bool = False, drop_unknow
         )
     operations = (*plan.operations, "prune") if any(key in plan.tensors for key in reasons) else plan.operations
     return replace(drop(plan, reasons), warnings=tuple(warnings), operations=operations)
+
+
+def _why_kept(found: Identification, they: str, are: str) -> str:
+    if found.kind == "lora":
+        return f"what a LoRA may hold is an open set, and {they} may matter"
+    if found.architecture is None:
+        return "which tensors the architecture has is not known"
+    return f"{they} {are} a large part of the file" if found.intact else "the architecture is not intact"
 
 
 def _is_ema(left: Leftover) -> bool:

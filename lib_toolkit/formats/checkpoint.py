@@ -156,4 +156,6 @@ def _unused(
     if not foreign:
         return notes, []
     listed = ", ".join(shown(name) for name in foreign[:3])
-    return notes, [f"holds {len(foreign):,} entries that are no part of a checkpoint and are ignored: {listed}"]
+    one = len(foreign) == 1
+    told = "1 entry that is no part" if one else f"{len(foreign):,} entries that are no part"
+    return notes, [f"holds {told} of a checkpoint and {'is' if one else 'are'} ignored: {listed}"]

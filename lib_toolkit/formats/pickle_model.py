@@ -128,7 +128,8 @@ def _note_flat(found: Sorted, contents: Contents, hidden_too: bool) -> None:
     if hidden_too:
         found.notes.append("no state dict: the tensors were found inside of stored program objects")
     elif contents.containers:
-        found.notes.append("no single state dict: tensors are named by their whole path in the file")
+        example = shown(next(iter(found.tensors)))
+        found.notes.append(f"holds its tensors in groups; each is called by its group and its name, such as {example}")
     else:
         found.notes.append(f"a single tensor without a name, called {SINGLE!r} here")
 

@@ -115,8 +115,9 @@ class Host(Protocol):
         """
         ...
 
-    def refresh(self, kind: str) -> None:
-        """Tell the host that a file of ``kind`` came or went, so that its own lists show it. Never raises."""
+    def refresh(self, kind: str) -> str:
+        """Tell the host that a file of ``kind`` came or went, so that its own lists show it. Never raises; returns a
+        sentence on what the user has to do to see it, empty where that is nothing."""
         ...
 
     def output_folder(self, kind: str) -> Path:

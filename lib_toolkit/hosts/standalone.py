@@ -86,8 +86,9 @@ class StandaloneHost:
     def find(self, value: str) -> Entry:
         return listing.find(self.models(), value, str(self._root))
 
-    def refresh(self, kind: str) -> None:
+    def refresh(self, kind: str) -> str:
         """Nothing to do: every listing looks at the disk."""
+        return ""
 
     def output_folder(self, kind: str) -> Path:
         if kind not in FOLDERS:

@@ -129,7 +129,7 @@ class WebuiHost:
     def find(self, value: str) -> Entry:
         return listing.find(self.models(), value, "this WebUI")
 
-    def refresh(self, kind: str) -> None:
+    def refresh(self, kind: str) -> str:
         """Make the WebUI's own lists afresh, by the functions behind its refresh buttons."""
         calls: list[tuple[str, str]] = []
         if kind == CHECKPOINT and self._has_checkpoints():
@@ -140,11 +140,19 @@ class WebuiHost:
             calls += [("modules_forge.main_entry", "refresh_models")]
         if kind == LORA:
             calls += [("networks", "list_available_networks")]
+        if kind == HYPERNETWORK:
+            calls += [("modules.shared", "reload_hypernetworks")]
+        if kind == CONTROLNET:  # Forge's own, or the extension of A1111's users
+            calls += [("lib_controlnet.global_state", "update_controlnet_filenames")]
+            calls += [("scripts.global_state", "update_cn_models")]
         for module, function in calls:
             refresh = getattr(sys.modules.get(module), function, None)
             if callable(refresh):
                 with contextlib.suppress(Exception):  # a list that stays old is no reason to fail after a save
                     refresh()
+        if kind == EMBEDDING:
+            return _embeddings_came()
+        return "New upscalers are in the WebUI's lists after Reload UI." if kind == UPSCALER else ""
 
     def output_folder(self, kind: str) -> Path:
         """The first of the kind's folders that exists, or else the one that the user named; components where the
@@ -268,6 +276,23 @@ def _is_tunnelled(flags: object) -> bool:
     demo = getattr(_module("shared"), "demo", None)
     behind_proxy = getattr(demo, "share_url", None) or getattr(demo, "root_path", None) or getattr(flags, "subpath", "")
     return bool(behind_proxy) or any(getattr(flags, flag, None) for flag in _TUNNELS)
+
+
+def _embeddings_came() -> str:
+    """Make the WebUI find new embeddings. Where they belong to the model that is loaded, reading them would load one,
+    and could take them away from a picture that is being made; so it is told that its folders have changed, and reads
+    them itself before the next picture. Forge lists them for its page, and reads them with the next checkpoint."""
+    with contextlib.suppress(Exception):
+        database: Any = getattr(getattr(_module("sd_hijack"), "model_hijack", None), "embedding_db", None)
+        if database is not None:
+            for folder in list(database.embedding_dirs.values()):
+                folder.mtime = None
+            return ""
+        database = getattr(_module("ui_extra_networks_textual_inversion"), "embedding_db", None)
+        if database is not None:
+            database.load_textual_inversion_embeddings(force_reload=True, sync_with_sd_model=False)
+            return "New embeddings take effect with the next checkpoint that is loaded."
+    return ""
 
 
 def _same_file(path: Path, used: object) -> bool:

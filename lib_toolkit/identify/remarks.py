@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lib_toolkit.architectures.lora import LoraInfo
+from lib_toolkit.counting import counted
 from lib_toolkit.identify.evidence import Leftover, Match
 from lib_toolkit.identify.verdict import Verdict
 
@@ -44,8 +45,8 @@ def notes(verdict: Verdict, matches: Sequence[Match], protected: Iterable[Leftov
         found.append("The only UNet in the file is an EMA copy: it is kept.")
     for match in matches:
         if match.missing_optional and match.complete:
-            count = len(match.missing_optional)
-            found.append(f"{match.component.name} lacks {count:,} tensors that nothing needs (optional).")
+            lacks = counted(len(match.missing_optional), "tensor")
+            found.append(f"{match.component.name} lacks {lacks} that nothing needs (optional).")
     return found
 
 
@@ -62,11 +63,11 @@ def warnings(verdict: Verdict, matches: Sequence[Match], renamed: int) -> list[s
         if match.missing:
             found.append(f"{name} lacks {len(match.missing):,} of its {total:,} tensors.")
         if match.wrong_shape:
-            found.append(f"{name} has {len(match.wrong_shape):,} tensors of the wrong shape.")
+            found.append(f"{name} has {counted(len(match.wrong_shape), 'tensor')} of the wrong shape.")
     if renamed:
         found.append(
-            f"The text encoder is named as NovelAI does ({renamed:,} keys without text_model); many loaders need the "
-            "standard names."
+            f"The text encoder is named as NovelAI does ({counted(renamed, 'key')} without text_model); many loaders "
+            "need the standard names."
         )
     return found
 

@@ -29,6 +29,7 @@ from lib_toolkit.reports.compare_html import compare_html, page, short
 from lib_toolkit.reports.compare_json import compare_json
 from lib_toolkit.reports.compare_published import published, published_text
 from lib_toolkit.reports.html import Html, join, table, tag
+from lib_toolkit.reports.numbers import counted
 from lib_toolkit.reports.plain import printable
 from lib_toolkit.target import TemporaryFile, check_target
 
@@ -329,7 +330,7 @@ def index_html(index: Index) -> str:
     body = join(
         [
             tag("p", "Comparisons", class_="eyebrow"),
-            tag("h1", f"{len(index.entries):,} pairs"),
+            tag("h1", counted(len(index.entries), "pair")),
             tag("main", *parts),
             tag(
                 "footer", f"Made by Model Toolkit {__version__}. This page asks nobody for anything: it works offline."

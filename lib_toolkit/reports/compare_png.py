@@ -12,6 +12,7 @@ from lib_toolkit.analysis.compare.alignment import title_of
 from lib_toolkit.analysis.compare.results import Comparison
 from lib_toolkit.errors import UsageError
 from lib_toolkit.reports.compare_published import Published, decimals
+from lib_toolkit.reports.numbers import counted
 from lib_toolkit.reports.plain import printable
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def comparison_png(comparison: Comparison, metric: str) -> bytes:
         left = picture.add_subplot(len(groups), 2, 2 * place + 1)
         values = [value for one in group.members if (value := one.measures.figure(metric)) is not None]
         _histogram(left, values, metric, bins=min(100, max(1, len(values))))
-        left.set_title(f"{group.name}: {metric} = {_shown(group.figure(metric))} ({len(group.members):,} tensors)")
+        left.set_title(
+            f"{group.name}: {metric} = {_shown(group.figure(metric))} ({counted(len(group.members), 'tensor')})"
+        )
         right = picture.add_subplot(len(groups), 2, 2 * place + 2)
         shares = {one.name: one.measures.relative or 0.0 for one in blocks if one.component == group.component}
         _bars(right, shares)
@@ -83,7 +86,9 @@ def panels_png(report: Published, metric: str) -> bytes:
     for place, (name, values) in enumerate(groups.items()):
         axis = picture.add_subplot(len(groups), 1, place + 1)
         _histogram(axis, values, metric, bins=min(200, max(1, len(values))))
-        axis.set_title(f"{name}: {metric} = {decimals(figures.figure(metric, values))} ({len(values):,} tensors)")
+        axis.set_title(
+            f"{name}: {metric} = {decimals(figures.figure(metric, values))} ({counted(len(values), 'tensor')})"
+        )
     picture.tight_layout()
     return _png(picture)
 

@@ -18,6 +18,7 @@ from lib_toolkit.analysis.compare.alignment import Row
 from lib_toolkit.analysis.compare.results import A, B, Comparison, file_keys
 from lib_toolkit.architectures import prefixes
 from lib_toolkit.errors import FormatError, UsageError
+from lib_toolkit.reports.numbers import counted
 
 _HOMES = (prefixes.MAIN, prefixes.VAE, "cond_stage_model.", "conditioner.")
 _LARGEST = 256 << 20
@@ -167,8 +168,7 @@ def decimals(value: float) -> str:
 
 
 def _line(name: str, metric: str, values: list[float]) -> str:
-    what = f"{len(values):,} tensor{'' if len(values) == 1 else 's'}"
-    return f"{name}: {metric.upper()}={decimals(figures.figure(metric, values))} ({what})"
+    return f"{name}: {metric.upper()}={decimals(figures.figure(metric, values))} ({counted(len(values), 'tensor')})"
 
 
 def published_json(report: Published, metric: str) -> dict[str, object]:

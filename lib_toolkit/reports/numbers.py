@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from lib_toolkit.counting import counted
+
+__all__ = ["counted", "human_bytes", "human_count", "human_time"]
+
 
 def human_bytes(count: int) -> str:
     """Decimal units, as disks and download pages use them: 2.13 GB."""
@@ -25,11 +29,6 @@ def human_count(count: int) -> str:
         if value < 999.5 or unit == "B":
             break
     return f"{value:.1f}{unit}"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, in the plural where it is not one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def human_time(seconds: float) -> str:

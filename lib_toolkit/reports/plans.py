@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from lib_toolkit.casting import Narrowing
+from lib_toolkit.casting import Narrowing, losses
 from lib_toolkit.hashing import FileHashes
 from lib_toolkit.identify import Identification
 from lib_toolkit.plan import Plan
@@ -70,7 +70,7 @@ def plan_text(
         lines.append(f"  changed:  {count:,} × {printable(what)}")
     if not plan.dropped and not plan.changed:
         lines.append("  nothing to leave out and nothing to change: the tensors are those of the source")
-    lost = sum(narrowing.values(), Narrowing())
+    lost = losses(narrowing, plan.tensors)
     if lost.vanished:
         lines.append(f"  {counted(lost.vanished, 'tiny value')} became zero at the new precision")
     if lost.nan:

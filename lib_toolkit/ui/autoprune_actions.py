@@ -148,7 +148,8 @@ class Autopruning:
                 there = preview_view.preview_html(outlook.said, outlook.steps, policy)
             # Lists on a page may be older than the run: the page makes the host's afresh, once for each mark.
             mark = tag("span", data_model_toolkit_saved=self._pruner.changed or None)
-            return join([mark, rules, there, autoprune_view.run_html(last_run(policy), policy)])
+            run = autoprune_view.run_html(last_run(policy), policy, self._pruner.notes)
+            return join([mark, rules, there, run])
         except ToolkitError as error:
             return tag("p", str(error), class_="model-toolkit-problem")
 

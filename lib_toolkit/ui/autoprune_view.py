@@ -53,14 +53,14 @@ _PRECISIONS = {
 }
 
 
-def run_html(run: Run | None, policy: Policy) -> Html:
-    """The last run: when it was, what came of it, and a card for each file."""
+def run_html(run: Run | None, policy: Policy, notes: Sequence[str] = ()) -> Html:
+    """The last run: when it was, what came of it, what is left for the user to do, and a card for each file."""
     if run is None:
         return _titled("The last run", tag("p", "There was none yet.", class_="model-toolkit-empty"))
     began = _when(run.began)
     said = _STATES.get(run.state, "The run of {began} has ended.").format(began=began)
     verdict = tag("p", f"{said} {run.reason or summary(run)}", class_="model-toolkit-verdict")
-    return _titled("The last run", verdict, steps_html(run.steps, policy))
+    return _titled("The last run", verdict, *(tag("p", note) for note in notes), steps_html(run.steps, policy))
 
 
 def steps_html(steps: Sequence[Step], policy: Policy, most: int = _LISTED) -> Html:
@@ -78,7 +78,7 @@ def waiting_html(steps: Sequence[Step], policy: Policy) -> Html:
         return _titled("What is waiting", said)
     ready = [step for step in steps if step.outcome == WAITING]
     size = sum(step.size for step in ready)
-    told = f"{counted(len(ready), 'file')}, {human_bytes(size)}." if ready else "No file that can be dealt with."
+    told = f"{counted(len(ready), 'file')}, {human_bytes(size)}." if ready else "No file waits."
     rows = [tag("li", tag("b", step.file), f" ({human_bytes(step.size)}): {step.reason}") for step in steps[:_LISTED]]
     rest = len(steps) - len(rows)
     more = tag("p", f"And {counted(rest, 'file')} more.") if rest > 0 else EMPTY

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lib_toolkit.autoprune import Policy, Run, Step, policy_of
+from lib_toolkit.autoprune.sorting import PLACES
 from lib_toolkit.autoprune.starter import run_in_child
-from lib_toolkit.autoprune.steps import BEGUN, DEALT_WITH
+from lib_toolkit.autoprune.steps import BEGUN, DEALT_WITH, MOVED, WRITTEN
 from lib_toolkit.autoprune.telling import summary
 from lib_toolkit.errors import ToolkitError, UsageError
-from lib_toolkit.hosts.host import CHECKPOINT, LORA, TEXT_ENCODER, VAE, Host
+from lib_toolkit.hosts.host import Host
 from lib_toolkit.jobs import Jobs, JobView
 from lib_toolkit.progress import Progress
 from lib_toolkit.ui.previews import Previews
 
 _END = 25.0
 """Seconds in which a run that was asked to stop has ended: its child is killed before."""
+
+_FILED = frozenset({WRITTEN, MOVED})
 
 Runner = Callable[[Policy, Progress, Callable[[Step], None]], Run]
 
@@ -38,6 +41,7 @@ class Pruner:
         self._lock = threading.Lock()
         self._job = ""
         self._steps: list[Step] = []
+        self._notes: tuple[str, ...] = ()
 
     def begin(self, tell: bool = False) -> str:
         """Begin a run, or go on with the one that runs; its job's id. ``tell``: say on the console what it did.
@@ -48,7 +52,7 @@ class Pruner:
             if self.running is None:
                 policy = policy_of(self.host)
                 self.previews.give_way()
-                self._steps = []
+                self._steps, self._notes = [], ()
                 steps = self._steps
                 self._job = self._jobs.start("autopruning", lambda progress: self._run(policy, steps, progress, tell))
             return self._job
@@ -75,6 +79,11 @@ class Pruner:
     def steps(self) -> tuple[Step, ...]:
         """What the run that goes on, or the last one of ours, has done so far."""
         return tuple(self._steps)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user has to do to see in the host what the last run of ours has filed, in sentences."""
+        return self._notes
 
     @property
     def changed(self) -> str:
@@ -115,6 +124,7 @@ class Pruner:
         if view is not None:
             self._jobs.cancel(view.id)
             self._jobs.wait(view.id, _END)
+        self._notes = ()
 
     def _run(self, policy: Policy, steps: list[Step], progress: Progress, tell: bool) -> Run:
         def note(step: Step) -> None:
@@ -124,10 +134,13 @@ class Pruner:
         try:
             self.previews.end()  # on some systems nobody can move a file while a preview reads it
             run = self._runner(policy, progress, note)
-            if tell and run.steps:
-                print(f"Model Toolkit: autopruning has ended. {summary(run)}")
-            return run
         finally:
-            if any(step.outcome in DEALT_WITH for step in steps):
-                for kind in (CHECKPOINT, VAE, LORA, TEXT_ENCODER):
-                    self.host.refresh(kind)
+            self._notes = self._refresh(steps)
+        if tell and run.steps:
+            print(f"Model Toolkit: autopruning has ended. {' '.join((summary(run), *self._notes))}")
+        return run
+
+    def _refresh(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """Make the host's lists of those kinds afresh that were filed; returns what the user has to do."""
+        filed = {PLACES[step.kind].folder for step in steps if step.outcome in _FILED and step.kind in PLACES}
+        return tuple(told for kind in sorted(filed) if (told := self.host.refresh(kind)))

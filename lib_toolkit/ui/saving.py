@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lib_toolkit.casting import Narrowing
+from lib_toolkit.casting import losses
 from lib_toolkit.edits.components import export_component
 from lib_toolkit.edits.precision import set_precision
 from lib_toolkit.edits.recipes import Wishes
@@ -22,7 +21,7 @@ from lib_toolkit.reports.summary import difference
 from lib_toolkit.target import safe_output_name
 from lib_toolkit.ui.drafts import Built, Draft, building
 from lib_toolkit.ui.workspace import AUTO, Session
-from lib_toolkit.writing import WriteOptions, write
+from lib_toolkit.writing import WriteOptions, Written, write
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class WriteJob:
             plan = built.pruned(self.wishes) if self.export is None else _part(built, self.export, self.wishes)
             written = write(plan, self.target, options, progress)
         found = [warning for warning in written.plan.warnings if warning not in plan.warnings]
-        remarks = (*found, *_remarks(written.narrowing))
+        remarks = (*found, *_remarks(written))
         if self.export is not None:
             return Saved(written.path, self.kind, written.size, None, remarks)
         return Saved(written.path, self.kind, written.size, plan.source.origin.size, remarks, self.draft)
@@ -174,8 +173,8 @@ def _make_folder(folder: Path) -> bool:
     return True
 
 
-def _remarks(narrowing: Mapping[str, Narrowing]) -> list[str]:
-    lost = sum(narrowing.values(), Narrowing())
+def _remarks(written: Written) -> list[str]:
+    lost = losses(written.narrowing, written.plan.tensors)
     remarks = []
     if lost.vanished:
         remarks.append(f"{counted(lost.vanished, 'tiny value')} became zero at the new precision.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from lib_toolkit.autoprune import duplicates, processing, run_once
 from lib_toolkit.errors import FormatError
 from tests.autoprune import samples
 from tests.autoprune.samples import library, save
+from tests.making import safetensors_bytes
 
 
 @pytest.fixture
@@ -60,6 +62,57 @@ def test_the_drop_folder_may_lie_in_the_target_folder(lib):
     assert (step.outcome, step.target) == ("duplicate", str(lib.root / "af4.safetensors"))
 
 
+@pytest.mark.parametrize("wide", ["<f4", "<f8"])
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_fp16_would_make_equal_is_none_at_a_wider_type(lib, monkeypatch, wide, kill):
+    """The second file is the better one; nor is it ended as the first one's twin after a crash."""
+    arrays = {key: array.astype(wide) for key, array in samples.lora(1).items()}
+    rounded = {key: array.astype("<f2").astype(wide) for key, array in arrays.items()}
+    save(lib.folder("lora") / "a.safetensors", rounded)
+    save(lib.drop / "a.safetensors", arrays)
+    if kill:
+        monkeypatch.setattr(processing.Worker, "_standing", lambda self, job: _equal_one(self, job, lib))
+    assert lib.run(precision="keep").counts == {"moved": 1}
+    assert (lib.folder("lora") / "a(1).safetensors").is_file()
+    save(lib.drop / "again.safetensors", arrays)
+    (step,) = lib.run(precision="keep").steps
+    assert (step.outcome, step.target) == ("duplicate", str(lib.folder("lora") / "a(1).safetensors"))
+
+
+def _equal_one(worker, job, lib):
+    same = worker.known.is_equal(job.verdict.plan.as_model(), lib.folder("lora") / "a.safetensors")
+    return job.group if same else None
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(1e-9, "moved"), (2e-9, "duplicate")])
+def test_bf16_models_are_compared_as_they_are(lib, value, outcome):
+    """What is zero at FP16 may differ at BF16."""
+    for path, tiny in ((lib.folder("lora") / "a.safetensors", 2e-9), (lib.drop / "b.safetensors", value)):
+        entries = {}
+        for key, array in samples.lora(1).items():
+            values = np.full_like(array, tiny) if "alpha" in key else array
+            bits = (values.view("<u4") >> 16).astype("<u2")
+            entries[key] = ("BF16", array.shape, bits.tobytes())
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(safetensors_bytes(entries))
+    assert lib.run().counts == {outcome: 1}
+
+
+def test_an_equal_model_that_cannot_be_read_to_its_end_is_none(lib, monkeypatch):
+    save(lib.folder("lora") / "a.safetensors", samples.lora())
+    save(lib.drop / "b.safetensors", samples.lora())
+    usual = duplicates._fingerprint
+
+    def spoil(model, *rest):
+        found = usual(model, *rest)
+        if model.name == "a.safetensors":
+            os.truncate(model.origin.path, 3000)
+        return found
+
+    monkeypatch.setattr(duplicates, "_fingerprint", spoil)
+    assert lib.run(precision="keep").counts == {"moved": 1}
+
+
 def test_two_in_one_run(lib):
     for name in ("a", "b"):
         save(lib.drop / f"{name}.safetensors", samples.lora())
@@ -85,12 +138,14 @@ def test_what_was_found_out_is_remembered_by_path_size_and_time(lib, monkeypatch
     assert set(opened) == {"1.safetensors"}
 
 
-JUNK = [b"", b"{", b"[]", b'{"schema": 1}', b'{"schema": 1, "kept": 3, "models": {"a": 1}}']
+SCHEMA = f'"schema": {duplicates.SCHEMA}'
+JUNK = ["", "{", "[]", f"{{{SCHEMA}}}", f'{{{SCHEMA}, "kept": 3, "models": {{"a": 1}}}}']
+JUNK += [f'{{{SCHEMA}, "kept": {{"a": [1, 2]}}, "models": {{}}}}', '{"schema": 1, "kept": {}, "models": {}}']
 
 
 @pytest.mark.parametrize("content", JUNK)
 def test_a_cache_that_cannot_be_read_is_made_anew(lib, content):
-    (lib.drop / duplicates.CACHE).write_bytes(content)
+    (lib.drop / duplicates.CACHE).write_text(content)
     save(lib.folder("lora") / "there.safetensors", samples.lora(dtype="<f2"))
     save(lib.drop / "again.safetensors", samples.lora())
     assert lib.run().counts == {"duplicate": 1}
@@ -104,6 +159,19 @@ def test_a_link_in_the_target_folder_to_the_file_itself_is_none(lib):
     (step,) = lib.run().steps
     assert step.outcome == "left" and "link" in step.reason
     assert (lib.folder("lora") / "a.safetensors").is_file()
+
+
+def test_a_duplicate_tells_of_no_changes(lib):
+    arrays = {**samples.lora(), "extra": np.ones(3, "<f4"), "what": np.empty((0, 2), "<f4")}
+    save(lib.drop / "a.safetensors", arrays)
+    (written,) = lib.run().steps
+    assert written.changed and any("unknown tensor" in finding for finding in written.findings)
+    save(lib.drop / "b.safetensors", arrays)
+    dry = run_once(lib.policy(), pause=0.01, dry=True)
+    for step in (*dry.steps, *lib.run().steps):
+        assert "a.safetensors holds the same already" in step.reason
+        assert not (step.changed or step.removed or any("unknown tensor" in finding for finding in step.findings))
+        assert set(step.findings) < set(written.findings)
 
 
 def test_other_metadata_of_a_duplicate_are_told_of(lib):

@@ -69,6 +69,7 @@ def test_a_bad_file_among_good_ones(lib, tmp_path):
         assert (lib.drop / "Failed" / name).read_bytes() == data
         text = (lib.drop / "Failed" / f"{name}.why.txt").read_text("utf-8")
         assert steps[name].reason in text
+        assert text.endswith("A sound copy of it may be put into the drop folder at any time.\n")
         assert steps[name].hashes["sha256"] == hashlib.sha256(data).hexdigest()
     assert "web page" in steps["html.safetensors"].reason
     assert "CLIP-v1-Demo" in steps["broken.safetensors"].reason

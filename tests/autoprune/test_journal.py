@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Journal
+from lib_toolkit.autoprune.lock import FolderLock
 from lib_toolkit.autoprune.steps import WRITTEN, Removed, Run, Step, step_of
 from lib_toolkit.errors import CancelledError, TargetError, VerificationError
 from lib_toolkit.progress import Progress
@@ -106,13 +111,72 @@ def test_between_file_systems_a_file_is_copied_verified_and_then_removed(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (
+            errno.ENOENT,
+            "the folder was moved or deleted, or its disk is not there: bring it back, or choose another one.",
+        ),
+        (errno.EACCES, "give the folder the rights, or choose another one."),
+        (errno.EROFS, "its disk takes no changes, so choose a folder on another one."),
+        (errno.ENOSPC, "make room, or choose a folder on another disk."),
+        (errno.EIO, "check the disk, or choose another one."),
+    ],
+)
+def test_advice_is_that_of_the_error(lib, monkeypatch, number, advice):
+    def refuse(*given, **named):
+        raise OSError(number, os.strerror(number))
+
+    journal = Journal(lib.drop, "x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(TargetError) as told:
+            journal.sync()
+    assert str(told.value).endswith(f"({os.strerror(number)}), and nothing is done without it; {advice}")
+    journal.close()
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(TargetError) as told, FolderLock(lib.drop):
+        pass
+    assert str(told.value).endswith(f"{lib.drop} ({os.strerror(number)}); {advice}")
+
+
+def test_watching_a_folder_that_goes_away_says_so(lib, monkeypatch):
+    monkeypatch.setattr(runs, "_sleep", lambda seconds, progress: shutil.rmtree(lib.drop))
+    with pytest.raises(TargetError, match="the folder was moved or deleted"):
+        watch(lib.policy(), 30.0)
+
+
+def test_a_move_that_is_refused_tells_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(TargetError, match=r"b could not be put.*moved or deleted"):
+        moving.move_new(tmp_path / "a", tmp_path / "gone" / "b")
+
+    def refuse(source, final):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(moving, "rename_new", refuse)
+    monkeypatch.setattr(moving, "_PATIENCE", 0.0)
+    with pytest.raises(TargetError, match="close what uses it, or give its folder the rights"):
+        moving.move_new(tmp_path / "a", tmp_path / "b")
+
+
 def test_sentences_are_printable_and_say_what_matters():
     step = Step("a\x1b[31m.ckpt", "written", 2_000_000, target="/t/a.safetensors", target_size=1_000_000)
     assert "\x1b" not in sentence(step)
     assert "2.00 MB → 1.00 MB" in sentence(step)
+    failed = Step("b", "failed", reason="Why.", target="/drop/Failed/b")
+    assert sentence(failed) == f"b → {Path('/drop/Failed/b')}: cannot be used\n  Why."
+    equal = Step("b", "duplicate", reason="Why.", target="/t/a", source="Done/b")
+    told = [f"b = {Path('/t/a')}: there already", "  Why.", "  source:   Done/b in the drop folder"]
+    assert sentence(equal).split("\n") == told
+    assert "source:" not in sentence(replace(equal, source="b"))
     run = Run("x", "done", "", steps=(step, Step("b", "failed", reason="why")))
     assert telling.summary(run) == "Files: 1 pruned, 1 moved to Failed; 1.00 MB saved."
     assert telling.summary(Run("", "done", "")) == "Nothing lies in the drop folder."
+    assert telling.summary(Run("", "running", "")) == "No file is done yet."
+    for state in ("cancelled", "stopped", "interrupted"):
+        assert telling.summary(Run("", state, "")) == "It ended before a file was dealt with."
 
 
 @pytest.mark.parametrize("sidecars", [[1], [[1]], ["ab"], {"a": 1}, [None, ["a", "b", "c"]]])

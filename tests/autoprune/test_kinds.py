@@ -8,7 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from lib_toolkit.autoprune import last_run
+from lib_toolkit.autoprune import last_run, run_once, waiting
+from lib_toolkit.autoprune.steps import run_of
+from lib_toolkit.autoprune.telling import summary
 from lib_toolkit.plan import PROVENANCE
 from tests.autoprune import samples
 from tests.autoprune.samples import arrays_of, assert_halved, library, metadata_of, save
@@ -167,6 +169,47 @@ def test_sources(lib, sources, left):
         assert "Lora/deep/a(1).safetensors" in lib.files("Lora")
 
 
+def test_kept_sources_are_told_of(lib):
+    save(lib.drop / "a.safetensors", samples.lora())
+    lib.run(sources="keep")
+    run = lib.run(sources="keep")
+    assert (run.steps, summary(run)) == ((), "Files: 1 dealt with before and kept in place.")
+    assert run_of(run.as_json()["run"]).kept == 1
+    (step,) = waiting(lib.policy(sources="keep"))
+    assert (step.outcome, step.reason) == (
+        "left",
+        "It was dealt with before, and is left here until it or what is wished changes.",
+    )
+    save(lib.drop / "b.safetensors", samples.lora(2))
+    dry = run_once(lib.policy(sources="keep"), pause=0.01, dry=True)
+    assert summary(dry).startswith("Files: 1 looked at, 1 dealt with before and kept in place;")
+    assert summary(lib.run(sources="keep")).startswith("Files: 1 pruned, 1 dealt with before and kept in place;")
+
+
+@pytest.mark.parametrize(
+    "wish", [{"precision": "bf16"}, {"vae_format": "safetensors"}, {"keep_ema": True}, {"fix_clip": True}]
+)
+def test_other_wishes_deal_with_kept_sources_again(lib, wish):
+    save(lib.drop / "a.safetensors", samples.lora())
+    lib.run(sources="keep")
+    assert lib.run(sources="keep", **wish).counts == {"written" if "precision" in wish else "duplicate": 1}
+    assert lib.run(sources="keep", **wish).counts == {}
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+def test_a_lost_result_is_made_again_of_its_kept_source(lib, dtype):
+    save(lib.drop / "a.safetensors", samples.lora(dtype=dtype))
+    lib.run(sources="keep")
+    result = lib.folder("lora") / "a.safetensors"
+    before = result.read_bytes()
+    result.rename(result.with_name("other.safetensors"))
+    assert lib.run(sources="keep").counts == {"duplicate": 1}
+    result.with_name("other.safetensors").unlink()
+    assert sum(lib.run(sources="keep").counts.values()) == 1
+    assert result.read_bytes() == before
+    assert lib.run(sources="keep").counts == {}
+
+
 def test_sub_folders_are_carried_over(lib):
     save(lib.drop / "anime" / "new ones" / "a.safetensors", samples.lora())
     save(lib.drop / "anime" / "bad.safetensors", {"what": np.ones(3, "<f4")})
@@ -191,6 +234,21 @@ def test_precision_of_the_policy(lib, precision):
     else:
         assert step.outcome == "moved"
         assert result.read_bytes() == before
+
+
+def test_a_tensor_that_would_vanish_keeps_its_type(lib):
+    arrays = samples.lora(1)
+    up = next(key for key in arrays if "lora_up" in key)
+    alpha = next(key for key in arrays if "alpha" in key)
+    arrays[up] = np.full(arrays[up].shape, 1e-9, "<f4")
+    arrays[alpha] = np.array(1e-8, "<f4")
+    save(lib.drop / "a.safetensors", arrays)
+    (step,) = lib.run(sources="delete").steps
+    found = arrays_of(lib.folder("lora") / "a.safetensors")
+    assert {key: array.dtype for key, array in found.items() if array.dtype != np.float16} == {up: "<f4", alpha: "<f4"}
+    assert np.array_equal(found[up], arrays[up]) and found[alpha] == arrays[alpha]
+    assert any("too small for F16" in finding for finding in step.findings)
+    assert not any("became zero" in finding for finding in step.findings)
 
 
 def test_values_that_overflow_keep_their_type_and_are_told_of(lib):

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.fakehost import callbacks, flags, models, options, scripts
+from tests.fakehost import callbacks, flags, lists, models, options, scripts
 from tests.fakehost.flavours import FLAVOURS
 
 
@@ -94,6 +94,7 @@ class FakeHost:
             "modules.sd_models": sd_models,
             "modules.sd_vae": models.make_sd_vae(shared, sd_models, str(self.models_path)),
             "networks": models.make_networks(shared),
+            **lists.make_lists(self.flavour, shared, str(self.models_path)),
         }
         made["modules"].__path__ = []
         if self.flavour.forge:

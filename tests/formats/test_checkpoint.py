@@ -500,7 +500,7 @@ def test_hypernetwork_keeps_its_levels(tmp_path):
         agree(model.tensors["768.1.linear.0.weight"], pair[1]["linear.0.weight"])
         assert model.container == ""
         assert model.values == {"step": 1000, "name": "hyper", "layer_structure": (1, 2, 1)}
-        assert any("whole path" in note for note in model.notes)
+        assert any("in groups; each is called by its group" in note for note in model.notes)
 
 
 def test_embedding(tmp_path):

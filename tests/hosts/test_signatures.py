@@ -57,7 +57,25 @@ COMMON = {
     "shared.state.wait_for_server_command": "(timeout=None)",
 }
 
-FORGE = {"main_entry.refresh_models": "()", "sd_models.FakeInitialModel": "()"}
+FORGE = {
+    "main_entry.refresh_models": "()",
+    "sd_models.FakeInitialModel": "()",
+    "ui_extra_networks_textual_inversion.embedding_db.load_textual_inversion_embeddings": (
+        "(force_reload=False, sync_with_sd_model=True)"
+    ),
+}
+
+HIJACKED = {
+    "sd_hijack.model_hijack.embedding_db.load_textual_inversion_embeddings": "(force_reload=False)",
+    "sd_hijack.model_hijack.embedding_db.add_embedding_dir": "(path)",
+}
+
+HYPERNETWORKS = {"shared.reload_hypernetworks": "()"}
+
+CONTROLNETS = {"global_state.update_controlnet_filenames": "()"}
+
+EXTENSION = {"global_state.update_cn_models": "()"}
+"""Of the ControlNet extension that A1111's users install (sd-webui-controlnet 003d0f4)."""
 
 FLAGS = {
     "a1111": {"ckpt_dir": None, "vae_dir": None, "share": False, "ngrok": None, "ngrok_options": {}, "listen": False},
@@ -78,7 +96,9 @@ ABSENT = {
 def expected(flavour):
     registering = "(callback, *, name=None)" if flavour != "classic" else "(callback)"
     table = {**COMMON, **{f"script_callbacks.on_{event}": registering for event in EVENTS}}
-    return table | FORGE if flavour in {"forge", "neo"} else table
+    table |= FORGE if flavour in {"forge", "neo"} else HIJACKED
+    table |= HYPERNETWORKS if flavour in {"a1111", "forge"} else {}
+    return table | (EXTENSION if flavour == "a1111" else CONTROLNETS)
 
 
 def signature(host, dotted):

@@ -257,6 +257,33 @@ def test_after_a_save_the_lists_of_the_host_know_the_file(flavour, plant, tmp_pa
         assert {"new.pt", "te.safetensors"} <= set(fake.main_entry.module_list)
 
 
+@EVERY
+def test_other_lists_of_the_host_know_what_was_filed(flavour, plant, tmp_path):
+    """Embeddings are read without a model: to ask for the current one would load it."""
+    fake, host = plant(flavour)
+    models = tmp_path / "data/models"
+    put(host.output_folder("embedding"), "style.pt", "sub/deep.pt")
+    put(models, "hypernetworks/hyper.pt", "ControlNet/canny.safetensors", "ESRGAN/4x.pth")
+    said = {kind: host.refresh(kind) for kind in KINDS}
+    assert "canny" in fake.global_state.found
+    if flavour in {"a1111", "forge"}:
+        assert "hyper" in fake.shared.hypernetworks
+    assert said.pop("upscaler") == "New upscalers are in the WebUI's lists after Reload UI."
+    if FLAVOURS[flavour].forge:
+        database = fake.ui_extra_networks_textual_inversion.embedding_db
+        assert set(database.word_embeddings) == {"style", "deep"}
+        assert "next checkpoint" in said.pop("embedding")
+    else:
+        database = fake.sd_hijack.model_hijack.embedding_db
+        (folder,) = database.embedding_dirs.values()
+        folder.update()
+        put(host.output_folder("embedding"), "sub/later.pt")
+        assert not folder.has_changed()
+        host.refresh("embedding")
+        assert folder.has_changed(), "the WebUI reads it before the next picture"
+    assert set(said.values()) == {""}
+
+
 def test_refresh_never_makes_a_host_download_a_model(plant, tmp_path):
     fake, host = plant("a1111")
     host.refresh("checkpoint")
@@ -273,8 +300,13 @@ def test_a_refresh_that_fails_or_is_not_there_is_no_error(flavour, plant, monkey
         raise RuntimeError("broken list")
 
     fake.sd_models.list_models = fake.sd_vae.refresh_vae_list = fake.networks.list_available_networks = fail
+    fake.shared.reload_hypernetworks = fake.global_state.update_cn_models = fail
+    fake.global_state.update_controlnet_filenames = fail
     if FLAVOURS[flavour].forge:
         fake.main_entry.refresh_models = fail
+        fake.ui_extra_networks_textual_inversion.embedding_db.load_textual_inversion_embeddings = fail
+    else:
+        fake.sd_hijack.model_hijack.embedding_db = None
     for kind in KINDS:
         host.refresh(kind)
     for name in ("modules.sd_models", "modules.sd_vae", "networks"):

@@ -135,6 +135,7 @@ def test_infinities_are_no_numbers_of_json():
     report = replace(report_of(model, full=False), health=health)
     assert told(report)["keys"][0]["health"] == {
         "count": 2, "nan": 0, "infinite": 1, "zero": 0, "beyond_fp16": 0, "largest": None,
+        "below_fp16": 0,
     }  # fmt: skip
 
 

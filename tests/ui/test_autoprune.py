@@ -9,11 +9,13 @@ import pytest
 
 pytest.importorskip("gradio")
 
-from lib_toolkit.autoprune import last_run, policy_of
+from lib_toolkit.autoprune import Run, last_run, policy_of, run_once
 from lib_toolkit.autoprune.lock import FolderLock
+from lib_toolkit.errors import CancelledError
 from lib_toolkit.hosts import StandaloneHost
 from lib_toolkit.hosts.host import Visitor
 from lib_toolkit.jobs import Jobs
+from lib_toolkit.progress import Progress
 from lib_toolkit.ui import autoprune_view
 from lib_toolkit.ui.actions import Actions
 from lib_toolkit.ui.pruner import Pruner
@@ -152,6 +154,53 @@ def test_stop_keeps_what_is_done_and_says_so(make):
     done = len(list((panel.drop / "Done").glob("*")))
     assert 0 < done < 60
     assert f"What is waiting {60 - done} file" in told
+
+
+def test_a_run_without_steps_is_told_truly(make):
+    panel = make()
+    save(panel.drop / "a.safetensors", samples.lora())
+    policy = policy_of(panel.host)
+    asked = iter([False] * 3)
+    with pytest.raises(CancelledError):
+        run_once(policy, Progress(cancelled=lambda: next(asked, True)), pause=0.0)
+    told = said(panel.panel.look(None)[1], "autoprune_view")
+    assert "1 file, " in told and "was cancelled. It ended before a file was dealt with." in told
+    assert "Nothing lies" not in told
+    for state, words in (
+        ("running", "before this page. No file is done yet."),
+        ("stopped", "had to stop. It ended before a file was dealt with."),
+        ("interrupted", "takes the missing steps. It ended before a file was dealt with."),
+    ):
+        html = autoprune_view.run_html(Run("x", state, "2024-05-06T07:08:09+00:00"), policy)
+        assert words in said({"autoprune_view": {"value": html}}, "autoprune_view")
+
+
+def test_kept_sources_are_shown(make):
+    panel = make(sources="keep")
+    save(panel.drop / "a.safetensors", samples.lora())
+    panel.ended(panel.panel.run(None))
+    told = said(panel.panel.look(None)[1], "autoprune_view")
+    assert "No file waits." in told and "It was dealt with before, and is left here" in told
+    _, updates = panel.ended(panel.panel.run(None))
+    assert "1 dealt with before and kept in place" in said(updates, "autoprune_view")
+
+
+def test_the_lists_of_what_was_filed_are_refreshed(make, monkeypatch):
+    panel, refreshed = make(), []
+    monkeypatch.setattr(panel.host, "refresh", lambda kind: refreshed.append(kind) or f"See {kind}.")
+    save(panel.drop / "a.safetensors", samples.lora())
+    save(panel.drop / "b.safetensors", samples.embedding())
+    save(panel.drop / "c.safetensors", samples.upscaler())
+    save(panel.drop / "d.safetensors", samples.hypernetwork(dtype="<f2"))
+    save(panel.drop / "e.safetensors", samples.adapter())
+    (panel.drop / "page.ckpt").write_text("<html>")
+    _, updates = panel.ended(panel.panel.run(None))
+    assert refreshed == ["controlnet", "embedding", "hypernetwork", "lora", "upscaler"]
+    assert "See embedding." in said(updates, "autoprune_view")
+    assert "See embedding." in said(panel.panel.look(None)[1], "autoprune_view")
+    panel.ended(panel.panel.run(None))
+    assert len(refreshed) == 5
+    assert "See embedding." not in said(panel.panel.look(None)[1], "autoprune_view")
 
 
 def test_a_run_of_another_program_is_told(make):

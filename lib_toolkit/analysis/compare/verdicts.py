@@ -10,6 +10,7 @@ from lib_toolkit.analysis.compare.measures import PRECISIONS, Measures, lower_ty
 from lib_toolkit.analysis.compare.reading import Width, width_of
 from lib_toolkit.analysis.compare.results import A, B, Compared, Comparison, NotCompared, tensor_of
 from lib_toolkit.casting import Cast
+from lib_toolkit.counting import counted
 from lib_toolkit.dtypes import DType
 
 _NAMES = ("A", "B")
@@ -59,7 +60,7 @@ def _whole(comparison: Comparison) -> str:
     if not changed and complete:
         renamed = any(one.renamed for one in comparison.compared)
         how = ", under other names or in another layout" if renamed else ""
-        return f"A and B hold the same values{once}: all {count:,} tensors are equal{how}."
+        return f"A and B hold the same values{once}: {_all(count)} equal{how}."
     if not changed and failed:
         return f"Of {count + len(failed):,} tensors that both have {listing([f'{count:,} are equal{once}', *told])}."
     if not changed:
@@ -71,7 +72,8 @@ def _whole(comparison: Comparison) -> str:
     share = together(one.measures for one in comparison.weights()).relative
     distance = f"; ‖A−B‖ is {percent(share)} of ‖A‖" if share else ""
     which = "can be compared" if failed else "both have"
-    return f"{len(changed):,} of {count:,} tensors that {which} differ{once}{distance}{rest}."
+    differ = "differs" if len(changed) == 1 else "differ"
+    return f"{len(changed):,} of {counted(count, 'tensor')} that {which} {differ}{once}{distance}{rest}."
 
 
 def _once(compared: Iterable[Compared]) -> str:
@@ -146,11 +148,15 @@ def _only_spare(rows: Sequence[Row]) -> bool:
     return all(row.kind == BUFFER for row in rows)
 
 
+def _all(count: int) -> str:
+    return "the one tensor is" if count == 1 else f"all {count:,} tensors are"
+
+
 def _one_sided(component: Component, place: int, count: int) -> str:
     has, lacks = _NAMES[place], _NAMES[1 - place]
     if component.id == "unet_ema":
-        return f"EMA pruned: {has} holds an EMA copy of the UNet ({count:,} tensors), {lacks} does not."
-    return f"Only {has} has a {component.title} ({count:,} tensors)."
+        return f"EMA pruned: {has} holds an EMA copy of the UNet ({counted(count, 'tensor')}), {lacks} does not."
+    return f"Only {has} has a {component.title} ({counted(count, 'tensor')})."
 
 
 def _equality(component: Component, weights: Sequence[Compared], absent: Sequence[Row]) -> str:
@@ -158,9 +164,11 @@ def _equality(component: Component, weights: Sequence[Compared], absent: Sequenc
     title, once = component.title, _once(weights)
     changed = [one for one in weights if not one.measures.identical]
     if not changed and absent:
-        return f"The {len(weights):,} tensors of the {title} that can be compared are equal{once}{_renamed(component)}."
+        what = "one tensor" if len(weights) == 1 else f"{len(weights):,} tensors"
+        are = "is" if len(weights) == 1 else "are"
+        return f"The {what} of the {title} that can be compared {are} equal{once}{_renamed(component)}."
     if not changed:
-        return f"Same {title}{once}: all {len(weights):,} tensors are equal{_renamed(component)}."
+        return f"Same {title}{once}: {_all(len(weights))} equal{_renamed(component)}."
     if all(one.measures.same_when_lowered for one in changed):
         what = f"What can be compared of the {title}" if absent else f"The {title}"
         return f"{what} is identical under half precision: {_rounded(changed)}."
