@@ -182,7 +182,7 @@ def test_kept_sources_are_told_of(lib):
     )
     save(lib.drop / "b.safetensors", samples.lora(2))
     dry = run_once(lib.policy(sources="keep"), pause=0.01, dry=True)
-    assert summary(dry).startswith("Files: 1 looked at, 1 dealt with before and kept in place;")
+    assert summary(dry).startswith("Files: 1 to prune, 1 dealt with before and kept in place;")
     assert summary(lib.run(sources="keep")).startswith("Files: 1 pruned, 1 dealt with before and kept in place;")
 
 
