@@ -22,7 +22,7 @@ class Origin:
     file: SourceFile | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Checksum:
     """CRC-32 of ``length`` bytes at ``offset`` of the file, as its container states it. ``name`` is for messages."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,12 +49,36 @@ def read_back(path: Path, size: int, tiles: Iterable[Checksum], workers: int | N
                     progress.advance(len(data))
             return None if crc == tile.crc else tile.name
 
-        count = workers or default_workers()
-        if count == 1 or size < _SMALL:
-            _refuse([name for name in map(differs, tiles) if name])
-            return
-        with ThreadPoolExecutor(count) as pool:
-            _refuse([name for name in pool.map(differs, tiles) if name])
+        _refuse(_each(differs, tiles, 1 if size < _SMALL else workers or default_workers()))
+
+
+def _each(differs: Callable[[Checksum], str | None], tiles: Iterable[Checksum], workers: int) -> list[str]:
+    """What ``differs`` says of each. No executor does it: that makes an object for each of many thousands at once."""
+    waiting, lock = iter(tiles), threading.Lock()
+    wrong: list[str] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not errors:
+                with lock:
+                    tile = next(waiting, None)
+                if tile is None:
+                    return
+                if name := differs(tile):
+                    wrong.append(name)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return wrong
 
 
 def read_back_hashed(
