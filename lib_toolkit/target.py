@@ -107,10 +107,12 @@ def check_target(
     sources: tuple[Path, ...] = (),
     force: bool = False,
     in_use: Callable[[Path], bool] | None = None,
+    at_once: bool = False,
 ) -> Path:
     """Make sure that ``size`` bytes can be written to ``path``; returns the path with links resolved.
 
-    ``in_use`` tells of files that may never be replaced (the checkpoint that a WebUI has loaded). Raises
+    ``in_use`` tells of files that may never be replaced (the checkpoint that a WebUI has loaded). ``at_once``: the
+    temporary file is made next, which tells whether the folder takes files. Raises
     UsageError for a name that cannot be, TakenError for one that exists, TargetError for everything else; nothing is
     changed on disk.
     """
@@ -128,7 +130,9 @@ def check_target(
         if not force:
             raise TakenError(f"{path} exists already; choose another name.")
         path = Path(os.path.realpath(path))  # unlike Path.resolve it takes a loop of links on every Python
-    _check_folder(path, size)
+    _check_room(path, size)
+    if not at_once:
+        _check_rights(path)
     return path
 
 
@@ -139,10 +143,9 @@ def refuse_folder(path: Path) -> None:
         raise TargetError(f"{folder} is a folder; give the name of a file in it.")
 
 
-def _check_folder(path: Path, size: int) -> None:
-    folder = path.parent
+def _check_room(path: Path, size: int) -> None:
     try:
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(path.parent).free
     except OSError as error:
         raise TargetError(
             f"{path} cannot be written: its folder cannot be used ({error}); mend it, or choose another one."
@@ -152,7 +155,10 @@ def _check_folder(path: Path, size: int) -> None:
             f"{path} takes {size:,} bytes, beside which {_ROOM:,} must stay free, and its folder has {free:,} free; "
             "make room, or choose another disk."
         )
-    probe = folder / _temporary_name()
+
+
+def _check_rights(path: Path) -> None:
+    probe = path.parent / _temporary_name()
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         probe.unlink(missing_ok=True)  # another process may have taken it for one that a killed writer left

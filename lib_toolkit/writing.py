@@ -77,13 +77,14 @@ def check(plan: Plan, path: Path, options: WriteOptions) -> Path:
     return _check(plan, plan.layout(options.file_format, options.hash_source), path, options)
 
 
-def _check(plan: Plan, layout: Layout, path: Path, options: WriteOptions) -> Path:
+def _check(plan: Plan, layout: Layout, path: Path, options: WriteOptions, at_once: bool = False) -> Path:
     if not plan.tensors and options.file_format == "ckpt":
         raise TargetError(
             f"{plan.source.name} holds no tensors, and a .ckpt without any is no model; write a .safetensors instead."
         )
     _check_growth(plan, layout)
-    return check_target(path, layout.size, tuple(m.origin.path for m in plan.sources), options.force, options.in_use)
+    sources = tuple(m.origin.path for m in plan.sources)
+    return check_target(path, layout.size, sources, options.force, options.in_use, at_once)
 
 
 def look_ahead(plan: Plan, options: WriteOptions, progress: Progress = SILENT) -> tuple[Plan, Mapping[str, Narrowing]]:
@@ -105,7 +106,7 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
     """
     options = options or WriteOptions()
     layout = plan.layout(options.file_format, options.hash_source)
-    path = _check(plan, layout, path, options)
+    path = _check(plan, layout, path, options, at_once=True)
     origin = plan.source.origin
     with ExitStack() as stack:
         hasher = None
@@ -127,7 +128,7 @@ def write(plan: Plan, path: Path, options: WriteOptions | None = None, progress:
                     }
                     plan = revised
                     layout = plan.layout(options.file_format, options.hash_source)
-                    _check(plan, layout, path, options)
+                    _check(plan, layout, path, options, at_once=True)
                     continue
                 hashes = hasher.result(progress) if hasher else None
                 own = _finish(plan, layout, file, outcome, hashes, options, progress)
