@@ -127,7 +127,7 @@ class Worker:
                 equal = self.known.equal_to(planned, job.about, verdict.folder, self.progress)
             with self._going(job.about):
                 if standing is None and equal is None and not verdict.as_it_is:
-                    job = yield from self._write(job)
+                    job, equal = yield from self._write(job)
                 else:
                     taken = yield partial(hashes.of_source, model, self.progress, self.policy.threads)
                     job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())))
@@ -154,7 +154,9 @@ class Worker:
             same = self.known.is_equal(job.verdict.plan.as_model(), target, self.progress)
         return _numbered(job.group, target) if same else None
 
-    def _write(self, job: _Job) -> Generator[Task | None, Any, _Job]:
+    def _write(self, job: _Job) -> Generator[Task | None, Any, tuple[_Job, Path | None]]:
+        """Write the result. Which tensors keep their type is known only then: where a file turns out to hold the same
+        already, that is given too, and the result goes again."""
         make_folder(job.group.folder)
         verdict, group = job.verdict, job.group
         threads = self.policy.threads or (1 if job.found.size < _SMALL else None)
@@ -174,11 +176,22 @@ class Worker:
                     raise
                 # The name was taken while the file was written: another number, once more.
                 forget(group.folder)
+        about, equal, step = job.about, None, _with_result(job.step, written)
+        if written.plan is not verdict.plan:
+            result = written.plan.as_model()
+            about = describe(result)
+            equal = self.known.equal_to(result, about, verdict.folder, self.progress)
+        if equal is not None:
+            remove(group.model)
+            forget(group.folder)
+            intent = self.begun.get(job.found.name)
+            if intent is not None and Path(intent.target) == equal:  # an earlier run did not get further
+                step = replace(step, target_hashes={}, recovered=True)
+                return replace(job, group=_numbered(job.group, equal), step=step, about=about), None
+            return replace(job, step=replace(job.step, hashes=step.hashes)), equal
         note(group)
-        revised = written.plan is not verdict.plan
-        about = describe(written.plan.as_model()) if revised else job.about
         self.known.add(verdict.folder, group.model, about)
-        return replace(job, group=group, step=_with_result(job.step, written), about=about)
+        return replace(job, group=group, step=step, about=about), None
 
     @contextmanager
     def _going(self, *what: About | Path) -> Iterator[None]:

@@ -196,9 +196,15 @@ def _one_is_finished(lib, kind: str, arrays) -> None:
     assert journal.unfinished(lib.drop) == {}
 
 
-def test_a_result_in_place_is_not_written_again(lib, monkeypatch):
-    """Killed after the result got its name: the source is still there, and so are the sidecars."""
-    save(lib.drop / "a.safetensors", samples.lora())
+@pytest.mark.parametrize("value", [None, 1e6])
+def test_a_result_in_place_is_not_written_again(lib, monkeypatch, value):
+    """Killed after the result got its name: the source is still there, and so are the sidecars. With ``value`` a
+    tensor keeps its type, which is seen only when it is written."""
+    arrays = samples.lora()
+    if value is not None:
+        key = next(key for key in arrays if "lora_up" in key)
+        arrays[key] = np.full_like(arrays[key], value)
+    save(lib.drop / "a.safetensors", arrays)
     (lib.drop / "a.png").write_text("picture")
 
     def killed(*args):

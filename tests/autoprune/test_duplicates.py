@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from lib_toolkit.autoprune import duplicates, processing, run_once
 from lib_toolkit.errors import FormatError
 from tests.autoprune import samples
-from tests.autoprune.samples import library, save
+from tests.autoprune.samples import arrays_of, library, outcomes, save
 from tests.making import safetensors_bytes
 
 
@@ -213,3 +214,26 @@ def test_a_dry_run_says_what_may_be_a_duplicate_of_what_comes_before(lib, other)
     assert "would be a.safetensors" in dry[f"b/again.{other}"].reason
     assert {name: step.target for name, step in dry.items()} == {name: step.target for name, step in real.items()}
     assert not dry["c.safetensors"].reason
+
+
+@pytest.mark.parametrize("value", [1e6, 1e-12])
+def test_a_file_whose_tensors_keep_their_type_is_known_again(lib, value):
+    """That they do is seen only while the file is written."""
+    arrays = samples.lora(1)
+    key = next(key for key in arrays if "lora_up" in key)
+    arrays[key] = np.full_like(arrays[key], value)
+    save(lib.drop / "a.safetensors", arrays)
+    lib.run()
+    first = (lib.folder("lora") / "a.safetensors").read_bytes()
+    assert arrays_of(lib.folder("lora") / "a.safetensors")[key].dtype == np.float32
+    for name, run in (("b", lib.run), ("a", lib.run)):
+        save(lib.drop / f"{name}.safetensors", arrays)
+        (step,) = run().steps
+        assert (step.outcome, step.target) == ("duplicate", str(lib.folder("lora") / "a.safetensors"))
+        assert not (step.target_hashes or step.changed or step.removed)
+        assert step.hashes["sha256"] == hashlib.sha256((lib.drop / step.source).read_bytes()).hexdigest()
+    assert lib.files("Lora") == ["Lora/a.safetensors"]
+    assert (lib.folder("lora") / "a.safetensors").read_bytes() == first
+    arrays[key][0] = 0.5
+    save(lib.drop / "c.safetensors", arrays)
+    assert outcomes(lib.run()) == {"c.safetensors": "written"}
