@@ -31,23 +31,21 @@ from lib_toolkit.autoprune.journal import Intent, Journal
 from lib_toolkit.autoprune.line import Task, Work
 from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
-from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
+from lib_toolkit.autoprune.naming import Group, forget, free_group, note
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
-from lib_toolkit.autoprune.sorting import Verdict, changed_of, judge, removed_of
+from lib_toolkit.autoprune.sketching import MAY_COME, blank, group_of, named, placed, told, unwritten, with_result
+from lib_toolkit.autoprune.sorting import Verdict, judge
 from lib_toolkit.autoprune.steps import (
     DUPLICATE,
     HAS_FAILED,
     LEFT,
     MOVED,
-    PLANNED,
     POSTPONED,
     WAITING,
     WRITTEN,
     Step,
     now,
 )
-from lib_toolkit.casting import losses
-from lib_toolkit.counting import counted
 from lib_toolkit.errors import CancelledError, FormatError, IncompleteError, TargetError, ToolkitError, UsageError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import PROVENANCE
@@ -57,10 +55,6 @@ from lib_toolkit.writing import OutgrownError, WriteOptions, Written, write
 
 _SMALL = 4 << 20
 """Bytes of a file below which one thread is faster than several."""
-
-_MAY_COME = (
-    "It ends too early, but was written to less than a minute ago: the rest may still come; a later run looks again."
-)
 
 
 @dataclass(frozen=True)
@@ -98,9 +92,9 @@ class Worker:
             return step
         except (OutgrownError, FormatError, UsageError) as error:
             if isinstance(error, IncompleteError) and is_fresh(found):
-                return blank(found, WAITING, _MAY_COME)
+                return blank(found, WAITING, MAY_COME)
             if unchanged(found):
-                return self._fail(found, _named(error, found))
+                return self._fail(found, named(error, found))
             return blank(found, WAITING, "It was changed or taken away while it was read.")
         except CancelledError:
             raise
@@ -119,7 +113,7 @@ class Worker:
         with open_model(found.path) as model:
             verdict = judge(model, self.policy)
             planned = verdict.plan.as_model()
-            job = _Job(found, verdict, _told(blank(found, ""), verdict), _group(found, verdict), describe(planned))
+            job = _Job(found, verdict, told(blank(found, ""), verdict), group_of(found, verdict), describe(planned))
             if job.about in self._on_the_way:
                 yield None  # it may be a duplicate of what is being written
             standing, equal = self._standing(job), None
@@ -134,8 +128,8 @@ class Worker:
         if equal is not None and equal.is_symlink() and equal.samefile(found.path):
             return replace(job.step, outcome=LEFT, reason=f"{equal} is a link to it, which would lead nowhere then.")
         if equal is not None:
-            told = _only_here(verdict.plan.metadata, equal)
-            return self._duplicate(replace(job, step=replace(job.step, findings=(*job.step.findings, *told))), equal)
+            lacking = _only_here(verdict.plan.metadata, equal)
+            return self._duplicate(replace(job, step=replace(job.step, findings=(*job.step.findings, *lacking))), equal)
         if standing is not None:
             job = replace(job, group=standing, step=replace(job.step, recovered=True))
         return self._move(job, standing is not None) if verdict.as_it_is else self._finish(job)
@@ -176,7 +170,7 @@ class Worker:
                     raise
                 # The name was taken while the file was written: another number, once more.
                 forget(group.folder)
-        about, equal, step = job.about, None, _with_result(job.step, written)
+        about, equal, step = job.about, None, with_result(job.step, written)
         if written.plan is not verdict.plan:
             result = written.plan.as_model()
             about = describe(result)
@@ -213,7 +207,7 @@ class Worker:
             taken = hashes.of_result(group.model, is_safetensors, self.progress, self.policy.threads)
             step = replace(step, target_hashes=dict(taken.as_dict()))
         source, trouble = self._dispose(job.found)
-        return _placed(replace(step, outcome=WRITTEN, source=source), group, (*troubles, *trouble))
+        return placed(replace(step, outcome=WRITTEN, source=source), group, (*troubles, *trouble))
 
     def _dispose(self, found: Found) -> tuple[str, tuple[str, ...]]:
         """Where the source lies after its result was verified, and what went wrong."""
@@ -248,12 +242,12 @@ class Worker:
         self.known.add(job.verdict.folder, group.model, job.about)
         source = found.name if keeps else ""
         step = replace(job.step, outcome=MOVED, target_hashes=job.step.hashes, source=source)
-        return _placed(step, group, troubles)
+        return placed(step, group, troubles)
 
     def _duplicate(self, job: _Job, equal: Path) -> Step:
         """Nothing is written. Likeness is no reason to delete: where sources are deleted, this one goes to Done."""
         found, reason = job.found, f"{equal.name} holds the same already; nothing was written."
-        step = replace(_unwritten(job.step, job.verdict), outcome=DUPLICATE, reason=reason)
+        step = replace(unwritten(job.step, job.verdict), outcome=DUPLICATE, reason=reason)
         step = replace(step, target=str(equal), target_size=equal.stat().st_size)
         if self.policy.sources == "keep" or not unchanged(found):
             return replace(step, time=now(), source=found.name)
@@ -277,7 +271,7 @@ class Worker:
             troubles = (*troubles, *explain(group.model, reason))
         except (TargetError, OSError) as error:
             return blank(found, POSTPONED, f"{reason} It could not be moved to {FAILED}: {error}")
-        return _placed(step, group, troubles)
+        return placed(step, group, troubles)
 
     def _hashes_of_unusable(self, found: Found) -> dict[str, str | None]:
         try:
@@ -291,61 +285,6 @@ class Worker:
         self.journal.intend(_intent(job.found, job.step, action, group, to))
 
 
-@dataclass
-class Promised:
-    """What a dry run has said of the files before: the names that they would get, and by their folders and what
-    ``duplicates`` should know of them, the models."""
-
-    names: set[Path] = field(default_factory=set)
-    models: dict[tuple[Path, About], Path] = field(default_factory=dict)
-
-
-def preview(found: Found, policy: Policy, known: Known, progress: Progress, promised: Promised) -> Step:
-    """What ``work`` would do with a file; nothing is changed and little is read. What is promised to it is added."""
-    try:
-        with open_model(found.path) as model:
-            verdict = judge(model, policy)
-            step = _told(blank(found, PLANNED), verdict)
-            planned = verdict.plan.as_model()
-            about = describe(planned)
-            equal = known.equal_to(planned, about, verdict.folder, progress)
-            if equal is not None:
-                reason = f"{equal.name} holds the same already."
-                return replace(_unwritten(step, verdict), target=str(equal), reason=reason, foreseen=DUPLICATE)
-            if first := promised.models.get((verdict.folder, about)):
-                reason = (
-                    f"It seems to hold the same as what would be {first.name}; a run reads both, and writes nothing if "
-                    "it does."
-                )
-                return replace(_unwritten(step, verdict), target=str(first), reason=reason, foreseen=DUPLICATE)
-            size = found.size
-            if not verdict.as_it_is:
-                size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
-            group = free_group(_group(found, verdict))
-            while not promised.names.isdisjoint(group.folder / name for name in group.names):
-                group = free_group(group, group.number + 1)
-            reason = "It needs nothing and would be moved as it is." if verdict.as_it_is else ""
-            promised.names.update(group.folder / name for name in group.names)
-            promised.models[verdict.folder, about] = group.model
-            places = tuple(str(group.place(one)) for one in group.sidecars)
-            step = replace(step, foreseen=MOVED if verdict.as_it_is else WRITTEN)
-            return replace(_placed(step, group, ()), target_size=size, reason=reason, sidecars=places)
-    except CancelledError:
-        raise
-    except ToolkitError as error:
-        if not unchanged(found):
-            return blank(found, WAITING, "It was changed or taken away while it was read.")
-        if isinstance(error, IncompleteError) and is_fresh(found):
-            return blank(found, WAITING, _MAY_COME)
-        reason = f"It would go to {FAILED}: {_named(error, found)}"
-        return replace(blank(found, PLANNED, reason), foreseen=HAS_FAILED)
-
-
-def _named(error: ToolkitError, found: Found) -> str:
-    """What went wrong, with the file called as the user knows it."""
-    return str(error).replace(str(found.path), found.name)
-
-
 def _only_here(metadata: Mapping[str, str], equal: Path) -> tuple[str, ...]:
     """What is to be told of metadata that an equal model lacks, or has otherwise."""
     try:
@@ -356,68 +295,6 @@ def _only_here(metadata: Mapping[str, str], equal: Path) -> tuple[str, ...]:
     keys = [key for key in metadata if key not in {PROVENANCE, "format"} and there.get(key) != metadata[key]]
     names = printable(", ".join(keys), 200)
     return (f"{equal.name} does not say the same in its metadata ({names}); this file does.",) if keys else ()
-
-
-def blank(found: Found, outcome: str, reason: str = "") -> Step:
-    """A step that says no more than this of a file, which lies where it lay."""
-    return Step(found.name, outcome, found.size, now(), reason, source=found.name)
-
-
-def _told(step: Step, verdict: Verdict) -> Step:
-    found, plan = verdict.found, verdict.plan
-    return replace(
-        step,
-        architecture=found.name,
-        kind=found.kind,
-        removed=() if verdict.as_it_is else removed_of(plan),
-        changed=changed_of(plan),
-        findings=verdict.findings,
-    )
-
-
-def _unwritten(step: Step, verdict: Verdict) -> Step:
-    """The step without what only a result would have lost or changed."""
-    of_plan = set(verdict.plan.warnings) - set(verdict.plan.source.warnings)
-    findings = tuple(finding for finding in step.findings if finding not in of_plan)
-    return replace(step, removed=(), changed=(), findings=findings)
-
-
-def _with_result(step: Step, written: Written) -> Step:
-    """What the write found out: the source's hashes, what casts lost, tensors that kept their type."""
-    lost = losses(written.narrowing, written.plan.tensors)
-    more = list(written.plan.warnings)
-    if lost.vanished:
-        more.append(f"{counted(lost.vanished, 'tiny value')} became zero at the new precision.")
-    if lost.nan:
-        are = "is" if lost.nan == 1 else "are"
-        more.append(f"{counted(lost.nan, 'value')} {are} NaN, in the source as in the result.")
-    return replace(
-        step,
-        hashes=dict(written.hashes.as_dict()) if written.hashes else {},
-        target_hashes=dict(written.result_hashes.as_dict()) if written.result_hashes else {},
-        changed=changed_of(written.plan),
-        findings=tuple(dict.fromkeys((*step.findings, *more))),
-    )
-
-
-def _placed(step: Step, group: Group, troubles: tuple[str, ...]) -> Step:
-    try:
-        size = group.model.stat().st_size
-    except OSError:
-        size = 0
-    return replace(
-        step,
-        time=now(),
-        target=str(group.model),
-        target_size=size,
-        findings=(*step.findings, *troubles),
-        sidecars=tuple(str(place) for one in group.sidecars if os.path.lexists(place := group.place(one))),
-    )
-
-
-def _group(found: Found, verdict: Verdict) -> Group:
-    stem = usable(found.path.stem, verdict.ending, found.sidecars)
-    return Group(verdict.folder / found.folder, stem, verdict.ending, found.sidecars)
 
 
 def _numbered(group: Group, target: Path) -> Group:

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from lib_toolkit.autoprune import journal as journals
 from lib_toolkit.autoprune.duplicates import Known
+from lib_toolkit.autoprune.foreseeing import Promised, preview
 from lib_toolkit.autoprune.journal import Intent, Journal
 from lib_toolkit.autoprune.line import SEVERAL, Line, Stoppable, alone
 from lib_toolkit.autoprune.lock import BusyError, FolderLock, is_held
 from lib_toolkit.autoprune.looking import Aside, Found, Look, Mark, look, stable, unchanged
 from lib_toolkit.autoprune.policy import Policy
-from lib_toolkit.autoprune.processing import Promised, Worker, blank, preview
+from lib_toolkit.autoprune.processing import Worker
 from lib_toolkit.autoprune.recovery import recover, remove_temporaries
+from lib_toolkit.autoprune.sketching import blank
 from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
 from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
 from lib_toolkit.progress import SILENT, Portion, Progress

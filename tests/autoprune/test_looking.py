@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_toolkit.autoprune import hashes, looking, processing, run_once, waiting, watch, writers
+from lib_toolkit.autoprune import foreseeing, hashes, looking, run_once, waiting, watch, writers
 from lib_toolkit.errors import CancelledError, UsageError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
@@ -309,13 +309,13 @@ def test_a_dry_run_counts_and_can_be_stopped(lib):
 
 def test_a_dry_run_does_not_blame_a_file_that_a_run_takes_away(lib, monkeypatch):
     gone = save(lib.drop / "gone.safetensors", samples.lora())
-    usual = processing.open_model
+    usual = foreseeing.open_model
 
     def late(path):
         gone.unlink(missing_ok=True)
         return usual(path)
 
-    monkeypatch.setattr(processing, "open_model", late)
+    monkeypatch.setattr(foreseeing, "open_model", late)
     (step,) = run_once(lib.policy(), pause=0.01, dry=True).steps
     assert (step.outcome, step.foreseen) == ("waiting", "") and "taken away" in step.reason
 

@@ -1,0 +1,67 @@
+"""What a run would do with a file, told without doing it: the dry run's part of ``processing``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lib_toolkit.autoprune.duplicates import About, Known, describe
+from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
+from lib_toolkit.autoprune.naming import free_group
+from lib_toolkit.autoprune.policy import FAILED, Policy
+from lib_toolkit.autoprune.sketching import MAY_COME, blank, group_of, named, placed, told, unwritten
+from lib_toolkit.autoprune.sorting import judge
+from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, WAITING, WRITTEN, Step
+from lib_toolkit.errors import CancelledError, IncompleteError, ToolkitError
+from lib_toolkit.formats import open_model
+from lib_toolkit.progress import Progress
+
+
+@dataclass
+class Promised:
+    """What a dry run has said of the files before: the names that they would get, and by their folders and what
+    ``duplicates`` should know of them, the models."""
+
+    names: set[Path] = field(default_factory=set)
+    models: dict[tuple[Path, About], Path] = field(default_factory=dict)
+
+
+def preview(found: Found, policy: Policy, known: Known, progress: Progress, promised: Promised) -> Step:
+    """What ``work`` would do with a file; nothing is changed and little is read. What is promised to it is added."""
+    try:
+        with open_model(found.path) as model:
+            verdict = judge(model, policy)
+            step = told(blank(found, PLANNED), verdict)
+            planned = verdict.plan.as_model()
+            about = describe(planned)
+            equal = known.equal_to(planned, about, verdict.folder, progress)
+            if equal is not None:
+                reason = f"{equal.name} holds the same already."
+                return replace(unwritten(step, verdict), target=str(equal), reason=reason, foreseen=DUPLICATE)
+            if first := promised.models.get((verdict.folder, about)):
+                reason = (
+                    f"It seems to hold the same as what would be {first.name}; a run reads both, and writes nothing if "
+                    "it does."
+                )
+                return replace(unwritten(step, verdict), target=str(first), reason=reason, foreseen=DUPLICATE)
+            size = found.size
+            if not verdict.as_it_is:
+                size = verdict.plan.predicted_size(verdict.file_format, hash_source=True)
+            group = free_group(group_of(found, verdict))
+            while not promised.names.isdisjoint(group.folder / name for name in group.names):
+                group = free_group(group, group.number + 1)
+            reason = "It needs nothing and would be moved as it is." if verdict.as_it_is else ""
+            promised.names.update(group.folder / name for name in group.names)
+            promised.models[verdict.folder, about] = group.model
+            places = tuple(str(group.place(one)) for one in group.sidecars)
+            step = replace(step, foreseen=MOVED if verdict.as_it_is else WRITTEN)
+            return replace(placed(step, group, ()), target_size=size, reason=reason, sidecars=places)
+    except CancelledError:
+        raise
+    except ToolkitError as error:
+        if not unchanged(found):
+            return blank(found, WAITING, "It was changed or taken away while it was read.")
+        if isinstance(error, IncompleteError) and is_fresh(found):
+            return blank(found, WAITING, MAY_COME)
+        reason = f"It would go to {FAILED}: {named(error, found)}"
+        return replace(blank(found, PLANNED, reason), foreseen=HAS_FAILED)
