@@ -16,8 +16,10 @@ PINS = {
     # What Forge installs; it does not start beside huggingface_hub 1.
     "gradio-4": ("gradio==4.40.0", "fastapi==0.104.1", "pydantic==2.8.2", "huggingface_hub<1"),
 }
-TAB = ("tests/ui", "tests/hosts", "--ignore=tests/ui/test_actions.py", "--ignore=tests/ui/test_advanced.py")
-"""What is ignored never imports Gradio: the suite has run it."""
+SHOWN_NOWHERE = ("actions", "advanced", "autoprune", "autoprune_preview", "compare")
+"""Tests of what the tab answers before any Gradio shows it: the suite has run them."""
+
+TAB = ("tests/ui", "tests/hosts", *(f"--ignore=tests/ui/test_{name}.py" for name in SHOWN_NOWHERE))
 
 PYTHON = None if sys.version_info < (3, 12) else "3.11"
 """These packages have no wheels for newer versions of Python than WebUIs have; where none is found, nox says so."""
