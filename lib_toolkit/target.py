@@ -322,6 +322,8 @@ def _rename(temporary: Path, final: Path, force: bool) -> None:
         else:
             try:
                 temporary.unlink()
+            except FileNotFoundError:
+                pass  # somebody else took the old name away: the new one may be the only one left
             except OSError:
                 # It cannot go: then it has not moved, and is not to be there twice.
                 with contextlib.suppress(OSError):

@@ -37,6 +37,8 @@ def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
         try:
             _patiently(source.unlink, source)
         except TargetError:
+            if not os.path.lexists(source):
+                return  # somebody else took it away: the copy may be the only one left
             # It stays where it is: a second copy would come into being at each further try.
             with contextlib.suppress(OSError):
                 final.unlink()

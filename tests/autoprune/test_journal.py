@@ -238,3 +238,24 @@ def test_watch_outlives_a_folder_that_is_away_for_a_while(lib, monkeypatch):
     assert [step.outcome for step in steps] == ["postponed", "waiting", "begun", "written"]
     assert steps[0].file == "Autoprune"
     assert "the folder was moved or deleted" in steps[0].reason
+
+
+@pytest.mark.parametrize("other_device", [False, True])
+def test_a_source_that_goes_during_its_move_does_not_take_the_result_along(tmp_path, monkeypatch, other_device):
+    source, final = tmp_path / "a", tmp_path / "b"
+    source.write_text("x")
+    usual = os.unlink
+
+    def taken(path, **how):
+        if Path(path) == source:
+            usual(path)
+        usual(path, **how)
+
+    def elsewhere(one, other):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "unlink", taken)
+    if other_device:
+        monkeypatch.setattr(moving, "rename_new", elsewhere)
+    moving.move_new(source, final)
+    assert final.read_text() == "x"
