@@ -11,6 +11,7 @@
     const PATIENCE = 3000; // ms after which an unanswered question is asked again
     const TYPING = 120; // ms without a key before a search
     const OPENED = 200; // hits up to which branches unfold by themselves
+    const DRAWN = 1500; // ms that Gradio may take to draw a file after the button that opens it
     const PAGES = 4; // opened reports that stay in memory, so that they can be reloaded
     const BARS = ["model_toolkit_progress", "model_toolkit_autoprune_progress"];
     const REFRESHERS = ["refresh_sd_model_checkpoint", "refresh_sd_vae", "forge_refresh_checkpoint"];
@@ -219,10 +220,18 @@
     // A report or a comparison in a page of its own. The page opens within the click, so that it is no pop-up, and is
     // then filled from the file that the tab offers for download in the part that the button names.
 
+    /** The link of a file that is offered for download, once it is drawn: a click still counts as one by then. */
+    async function offered(part) {
+        const find = () => own(`#model_toolkit_${CSS.escape(part)} a[href]`);
+        for (const end = Date.now() + DRAWN; !find() && Date.now() < end;) {
+            await new Promise((resolve) => { setTimeout(resolve, 50); });
+        }
+        return find();
+    }
+
     async function openReport(button) {
         const told = button.parentElement.querySelector("[role=status]");
-        const part = button.getAttribute("data-model-toolkit-open") || "report_html";
-        const link = own(`#model_toolkit_${CSS.escape(part)} a[href]`);
+        const link = await offered(button.getAttribute("data-model-toolkit-open") || "report_html");
         const opened = link ? window.open("", "_blank") : null;
         if (!opened) {
             told.textContent = link ? "The browser does not allow new pages here; allow pop-ups, or download the page."

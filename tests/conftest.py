@@ -39,6 +39,15 @@ def pytest_configure(config):
         target.fcntl = None
 
 
+def pytest_collection_modifyitems(config, items):
+    """What drives a browser is tried once more when it fails: on a machine that does much else a page may be too slow
+    for a person too, and the summary tells of it. What fails twice has failed."""
+    if config.pluginmanager.hasplugin("rerunfailures"):
+        for item in items:
+            if "chromium" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def find_chromium():
     """The path of the system's Chromium or Chrome, None where there is none."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)

@@ -25,7 +25,7 @@ from lib_toolkit.ui.workspace import LASTING, Purpose, Running, Session, Workspa
 PATIENCE = 0.15
 """Seconds that a click waits for its result before it shows progress instead."""
 
-REMAIN = 2.0
+REMAIN = 4.0
 """Seconds that a refusal stays readable while a job goes on reporting."""
 
 LATE = "What was loaded here has been forgotten, since it was long ago; load the model again."

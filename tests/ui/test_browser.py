@@ -159,8 +159,7 @@ def test_cancel_leaves_nothing_and_progress_is_told(tab, models, slow_reads):
     assert any(name.endswith(".part") for name in files(models))
     # A second save, a load and a clear have to wait; the first one goes on.
     for other in ("save", "load", "clear"):
-        tab.click(other)
-        tab.wait_for("is still being saved")
+        tab.hears(other, "is still being saved")
         tab.wait_for("Saving ")
     tab.click("cancel")
     tab.wait_for("Cancelled; nothing was left behind")

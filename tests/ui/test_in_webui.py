@@ -257,9 +257,7 @@ def test_a_second_save_waits_for_the_first(tab, models, slow):
     tab.click("save")
     tab.wait_for("Saving ")
     for button in ("save", "load", "clear"):
-        tab.click_and_wait(button)
-        tab.page.wait_for_timeout(800)  # the sentence may be that of the button before: cancel must come last
-        tab.wait_for("is still being saved")
+        tab.hears(button, "is still being saved")
     tab.click("cancel")
     tab.wait_for("Cancelled")
     assert files(models) == before

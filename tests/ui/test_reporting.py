@@ -227,6 +227,25 @@ def test_the_report_opens_in_a_page_of_its_own(page):
     report.close()
 
 
+HIDE_LINKS = """() => {
+    const links = [...document.querySelectorAll("#model_toolkit_report_html a[href]")].map((a) => [a, a.parentElement]);
+    links.forEach(([a]) => a.remove());
+    window.drawLinks = () => links.forEach(([a, place]) => place.append(a));
+}"""
+
+
+def test_a_report_whose_link_is_drawn_after_its_button_opens_too(page):
+    page.evaluate(HIDE_LINKS)
+    with page.expect_popup() as waiting:
+        page.click("[data-model-toolkit-open]")
+        page.evaluate("setTimeout(window.drawLinks, 500)")
+    waiting.value.wait_for_selector("#tree > li")
+    waiting.value.close()
+    page.evaluate(HIDE_LINKS)
+    page.click("[data-model-toolkit-open]")
+    page.locator(".model-toolkit-open [role=status]").filter(has_text="nothing to open yet").wait_for()
+
+
 def test_a_report_that_is_gone_is_said(page):
     page.route(re.compile("file="), lambda route: route.fulfill(status=404))
     with page.expect_popup():
