@@ -88,8 +88,8 @@ class Policy:
 
     @property
     def mark(self) -> str:
-        """The same for policies that make the same of a file."""
-        return "; ".join((str(self.wishes), self.vae_format, self.component_format))
+        """The same for policies that make the same of a file, and leave it in the same place."""
+        return "; ".join((str(self.wishes), self.vae_format, self.component_format, self.sources))
 
     @property
     def threads(self) -> int | None:

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from lib_toolkit.autoprune import Policy, Run, Step
 from lib_toolkit.autoprune.lock import is_held
 from lib_toolkit.autoprune.starter import run_in_child
-from lib_toolkit.autoprune.steps import BEGUN
 from lib_toolkit.autoprune.telling import summary
 from lib_toolkit.errors import UsageError
 from lib_toolkit.jobs import Jobs, JobView
 from lib_toolkit.progress import Progress
 from lib_toolkit.reports.numbers import counted
-
-_END = 25.0
-"""Seconds in which a child that was asked to stop has ended."""
-
-Runner = Callable[[Policy, Progress, Callable[[Step], None]], Run]
+from lib_toolkit.ui.shared_job import Note, Runner, SharedJob
 
 
-def dry_run(policy: Policy, progress: Progress, report: Callable[[Step], None]) -> Run:
+def dry_run(policy: Policy, progress: Progress, report: Note) -> Run:
     """A dry run in a child."""
     return run_in_child(policy, progress, report, dry=True)
 
@@ -48,39 +42,34 @@ class Previews:
         self._jobs = jobs
         self._runner = runner
         self._lock = threading.Lock()
-        self._job = ""
+        self._look = SharedJob(jobs)
         self._outdated = ""
-        self._steps: list[Step] = []
 
     def begin(self, policy: Policy) -> str:
         """Begin to look, or go on with the look that goes on; its job's id. Raises UsageError when it cannot be."""
         with self._lock:
             if self.running is None:
-                self._steps = steps = []
-                self._job = self._jobs.start("previewing", lambda progress: self._run(policy, steps, progress))
-            return self._job
+                self._look.start("previewing", lambda progress, note: self._run(policy, progress, note))
+            return self._look.id
 
     @property
     def running(self) -> JobView | None:
         """The look that goes on now."""
-        with contextlib.suppress(UsageError):  # it ended long ago
-            view = self._jobs.status(self._job)
-            return view if view.running else None
-        return None
+        return self._look.running
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """What the look that goes on, or the last one, has found so far."""
-        return tuple(self._steps)
+        return self._look.steps
 
     def outcome(self, job: str) -> Outlook | None:
         """How the last look ended; None when ``job`` is not the last look's, or forgotten, or a run came after it."""
-        if job != self._job or job in {"", self._outdated}:
+        if job != self._look.id or job in {"", self._outdated}:
             return None
         with contextlib.suppress(UsageError):
             view = self._jobs.status(job)
             if view.state == "cancelled":
-                count = counted(len(self._steps), "file")
+                count = counted(len(self.steps), "file")
                 return Outlook(f"The preview was stopped after {count}; nothing was changed.", self.steps)
             if view.state != "done":
                 return Outlook(view.message, good=False)
@@ -91,29 +80,18 @@ class Previews:
 
     def cancel(self) -> bool:
         """Ask the look to stop; False when none goes on."""
-        view = self.running
-        if view is None:
-            return False
-        self._jobs.cancel(view.id)
-        return True
+        return self._look.cancel()
 
     def give_way(self) -> None:
         """A run begins: stop the look; what it found is no longer true."""
-        self._outdated = self._job
+        self._outdated = self._look.id
         self.cancel()
 
     def end(self) -> None:
         """Stop the look, and wait for that."""
-        view = self.running
-        if view is not None:
-            self._jobs.cancel(view.id)
-            self._jobs.wait(view.id, _END)
+        self._look.end()
 
-    def _run(self, policy: Policy, steps: list[Step], progress: Progress) -> Run:
-        def note(step: Step) -> None:
-            if step.outcome != BEGUN:
-                steps.append(step)
-
+    def _run(self, policy: Policy, progress: Progress, note: Note) -> Run:
         _check_free(policy)
         run = self._runner(policy, progress, note)
         _check_free(policy)

@@ -7,27 +7,21 @@ way to a run.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Sequence
 
 from lib_toolkit.autoprune import Policy, Run, Step, policy_of
 from lib_toolkit.autoprune.sorting import PLACES
 from lib_toolkit.autoprune.starter import run_in_child
-from lib_toolkit.autoprune.steps import BEGUN, DEALT_WITH, MOVED, WRITTEN
+from lib_toolkit.autoprune.steps import DEALT_WITH, MOVED, WRITTEN
 from lib_toolkit.autoprune.telling import summary
 from lib_toolkit.errors import ToolkitError, UsageError
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.jobs import Jobs, JobView
 from lib_toolkit.progress import Progress
 from lib_toolkit.ui.previews import Previews
-
-_END = 25.0
-"""Seconds in which a run that was asked to stop has ended: its child is killed before."""
+from lib_toolkit.ui.shared_job import Note, Runner, SharedJob
 
 _FILED = frozenset({WRITTEN, MOVED})
-
-Runner = Callable[[Policy, Progress, Callable[[Step], None]], Run]
 
 
 class Pruner:
@@ -39,8 +33,7 @@ class Pruner:
         self._runner = runner
         self.previews = Previews(jobs)
         self._lock = threading.Lock()
-        self._job = ""
-        self._steps: list[Step] = []
+        self._last = SharedJob(jobs)
         self._notes: tuple[str, ...] = ()
 
     def begin(self, tell: bool = False) -> str:
@@ -52,10 +45,9 @@ class Pruner:
             if self.running is None:
                 policy = policy_of(self.host)
                 self.previews.give_way()
-                self._steps, self._notes = [], ()
-                steps = self._steps
-                self._job = self._jobs.start("autopruning", lambda progress: self._run(policy, steps, progress, tell))
-            return self._job
+                self._notes = ()
+                self._last.start("autopruning", lambda progress, note: self._run(policy, progress, note, tell))
+            return self._last.id
 
     def preview(self) -> str:
         """Begin to look what a run would do, or go on with the look that goes on; its job's id.
@@ -70,15 +62,12 @@ class Pruner:
     @property
     def running(self) -> JobView | None:
         """The run that goes on now."""
-        with contextlib.suppress(UsageError):  # it ended long ago
-            view = self._jobs.status(self._job)
-            return view if view.running else None
-        return None
+        return self._last.running
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """What the run that goes on, or the last one of ours, has done so far."""
-        return tuple(self._steps)
+        return self._last.steps
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -88,8 +77,8 @@ class Pruner:
     @property
     def changed(self) -> str:
         """A mark of the last run of ours that brought models into the host's folders; empty before the first one."""
-        done = self.running is None and any(step.outcome in DEALT_WITH for step in self._steps)
-        return f"autoprune:{self._job}" if done else ""
+        done = self.running is None and any(step.outcome in DEALT_WITH for step in self.steps)
+        return f"autoprune:{self._last.id}" if done else ""
 
     def outcome(self, job: str) -> tuple[str, bool]:
         """How a run ended, in a sentence, and whether as was wished. Raises UsageError when it is forgotten."""
@@ -102,11 +91,7 @@ class Pruner:
 
     def cancel(self) -> bool:
         """Ask the run to stop; False when none goes on."""
-        view = self.running
-        if view is None:
-            return False
-        self._jobs.cancel(view.id)
-        return True
+        return self._last.cancel()
 
     def started(self) -> None:
         """The host is up: begin a run where the setting says so. Never raises, and waits for nothing."""
@@ -120,27 +105,20 @@ class Pruner:
     def ended(self) -> None:
         """The host lets go of the tab: end the run or the preview, and wait for that."""
         self.previews.end()
-        view = self.running
-        if view is not None:
-            self._jobs.cancel(view.id)
-            self._jobs.wait(view.id, _END)
+        self._last.end()
         self._notes = ()
 
-    def _run(self, policy: Policy, steps: list[Step], progress: Progress, tell: bool) -> Run:
-        def note(step: Step) -> None:
-            if step.outcome != BEGUN:
-                steps.append(step)
-
+    def _run(self, policy: Policy, progress: Progress, note: Note, tell: bool) -> Run:
         try:
             self.previews.end()  # on some systems nobody can move a file while a preview reads it
             run = self._runner(policy, progress, note)
         finally:
-            self._notes = self._refresh(steps)
+            self._notes = self._refresh()
         if tell and run.steps:
             print(f"Model Toolkit: autopruning has ended. {' '.join((summary(run), *self._notes))}")
         return run
 
-    def _refresh(self, steps: Sequence[Step]) -> tuple[str, ...]:
+    def _refresh(self) -> tuple[str, ...]:
         """Make the host's lists of those kinds afresh that were filed; returns what the user has to do."""
-        filed = {PLACES[step.kind].folder for step in steps if step.outcome in _FILED and step.kind in PLACES}
+        filed = {PLACES[step.kind].folder for step in self.steps if step.outcome in _FILED and step.kind in PLACES}
         return tuple(told for kind in sorted(filed) if (told := self.host.refresh(kind)))

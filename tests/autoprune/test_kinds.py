@@ -197,6 +197,22 @@ def test_other_wishes_deal_with_kept_sources_again(lib, wish):
 
 
 @pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+@pytest.mark.parametrize("sources", ["done", "delete"])
+def test_sources_that_were_kept_go_to_done_once_they_are_not_to_be_kept(lib, dtype, sources):
+    save(lib.drop / "deep" / "a.safetensors", samples.lora(dtype=dtype))
+    (lib.drop / "deep" / "a.png").write_text("picture")
+    lib.run(sources="keep")
+    before = lib.files("Lora")
+    (dry,) = run_once(lib.policy(sources=sources), pause=0.01, dry=True).steps
+    (step,) = lib.run(sources=sources).steps
+    assert dry.foreseen == step.outcome == "duplicate"
+    assert step.source == "Done/deep/a.safetensors"
+    assert lib.files("Lora") == before
+    assert lib.files("Autoprune") == ["Autoprune/Done/deep/a.png", "Autoprune/Done/deep/a.safetensors"]
+    assert lib.run(sources=sources).steps == ()
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
 def test_a_lost_result_is_made_again_of_its_kept_source(lib, dtype):
     save(lib.drop / "a.safetensors", samples.lora(dtype=dtype))
     lib.run(sources="keep")
