@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lib_toolkit.autoprune.looking import SUFFIXES, Found
-from lib_toolkit.autoprune.moving import are_equal, copy_new, make_folder, move_new, remove
+from lib_toolkit.autoprune.looking import SUFFIXES, Found, looks_into
+from lib_toolkit.autoprune.moving import copy_new, is_copy, make_folder, move_new, remove, remove_source
 from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED
 from lib_toolkit.autoprune.sidecars import Sidecar, models_of
@@ -22,10 +23,21 @@ _WHY = ".why.txt"
 Intend = Callable[[Group], None]
 
 
-def place_model(found: Found, group: Group, intend: Intend, copy: bool) -> Group:
+def make_place(folder: Path, drop: Path) -> None:
+    """Make the folder where something goes. Raises TargetError when the system refuses, and when a link leads back to
+    where sources lie: what went there would be dealt with again in each run."""
+    if looks_into(folder, drop):
+        raise TargetError(
+            f"{folder} leads into the drop folder through a link, so that nothing can be filed there; remove the link, "
+            "or let it lead elsewhere."
+        )
+    make_folder(folder)
+
+
+def place_model(found: Found, drop: Path, group: Group, intend: Intend, copy: bool) -> Group:
     """Bring the file itself to the group's folder, under its first number that is free. Raises TargetError and, for
     a copy, what reading raises."""
-    make_folder(group.folder)
+    make_place(group.folder, drop)
     while True:
         group = free_group(group, group.number)
         intend(group)
@@ -64,7 +76,7 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
 def dispose(found: Found, drop: Path, along: tuple[Sidecar, ...] = ()) -> str:
     """Move the source to Done, with what goes ``along``; returns where it lies then. Raises TargetError."""
     group = aside(found, drop, DONE, along)
-    group = place_model(found, group, lambda group: None, copy=False)
+    group = place_model(found, drop, group, lambda group: None, copy=False)
     group, _ = follow(group, found.path, False, lambda group: None)
     return group.model.relative_to(drop).as_posix()
 
@@ -109,10 +121,10 @@ def _bring(path: Path, final: Path, copy: bool) -> bool:
     try:
         (copy_new if copy else move_new)(path, final)
     except FileExistsError:
-        if not are_equal(path, final):
+        if not is_copy(final, path):
             raise
         if not copy:
-            remove(path)
+            remove_source(path, final)
         return False
     return True
 
@@ -120,9 +132,14 @@ def _bring(path: Path, final: Path, copy: bool) -> bool:
 def is_shared(sidecar: Sidecar, source: Path) -> bool:
     """Whether another model that it belongs to still waits beside it."""
     named = {*models_of(sidecar.path, SUFFIXES), *(source.with_name(name) for name in sidecar.others)}
-    twins = (twin for twin in named if twin != source and _is_file(twin))
-    # The source has gone already, or is one file with its own name in other letters.
-    return any(not (source.exists() and twin.samefile(source)) for twin in twins)
+    twins = {twin.name for twin in named if twin != source and _is_file(twin)}
+    if not twins:
+        return False
+    try:
+        # Where case does not matter, the source is found by its own name in other letters too, but is listed once.
+        return not twins.isdisjoint(os.listdir(source.parent))  # noqa: PTH208 (names are all that counts)
+    except OSError:
+        return True
 
 
 def _is_file(path: Path) -> bool:

@@ -173,6 +173,15 @@ def unchanged(found: Found) -> bool:
     return stat.S_ISREG(status.st_mode) and mark_of(status) == found.mark
 
 
+def looks_into(folder: Path, drop: Path) -> bool:
+    """Whether what lies in the folder, there or not, is found in the drop folder (whose links are resolved)."""
+    real = Path(os.path.realpath(folder))
+    if not real.is_relative_to(drop):
+        return False
+    below = real.relative_to(drop).parts
+    return not below or below[0].casefold() not in _OWN_FOLDERS
+
+
 def _walk(drop: Path, aside: list[Aside]) -> Iterator[tuple[Path, _Folder]]:
     pending, count = [(Path(), 0)], 0
     while pending:

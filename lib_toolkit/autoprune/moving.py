@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import filecmp
 import hashlib
 import os
 import shutil
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lib_toolkit.autoprune.identity import are_apart, have_two_names
 from lib_toolkit.errors import FormatError, TargetError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
@@ -27,7 +27,7 @@ def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
     On another file system the source goes only when its copy is complete, synced and read back. A move that a
     crash cut short, so that both names lead to one file, is ended.
     """
-    if _is_same(source, final):
+    if have_two_names(source, final):
         _patiently(source.unlink, source)
         return
     try:
@@ -80,6 +80,19 @@ def remove(path: Path) -> None:
     _patiently(path.unlink, path)
 
 
+def remove_source(source: Path, held_by: Path) -> None:
+    """Delete a file whose content ``held_by`` was found to hold (``is_copy``, or as a result that was verified).
+
+    Raises TargetError, and removes nothing, when that is gone, a link, or the source itself by another path, and when
+    the system refuses.
+    """
+    if not (are_apart(held_by, source) or have_two_names(held_by, source)):
+        raise TargetError(
+            f"{source} was not removed, as {held_by} is gone or leads to it; see what lies there, and run again."
+        )
+    remove(source)
+
+
 def make_folder(folder: Path) -> None:
     """The folder and those above it. Raises TargetError when the system refuses."""
     try:
@@ -88,18 +101,30 @@ def make_folder(folder: Path) -> None:
         raise TargetError(f"The folder {folder} cannot be made: {error.strerror}; choose another one.") from None
 
 
-def are_equal(one: Path, other: Path) -> bool:
-    """Whether two files are one, or hold the same bytes."""
-    with contextlib.suppress(OSError):
-        return _is_same(one, other) or filecmp.cmp(one, other, shallow=False)
-    return False
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one != other and os.path.samestat(one.lstat(), other.lstat())
-    except OSError:
+def is_copy(copy: Path, source: Path, progress: Progress = SILENT) -> bool:
+    """Whether ``copy`` holds the bytes of ``source`` in a file of its own, or is another name of the same file: what
+    ``source`` holds stays when it goes. Raises CancelledError."""
+    if have_two_names(copy, source):
+        return True
+    if not are_apart(copy, source):
         return False
+    try:
+        with SourceFile(copy) as one, SourceFile(source) as other:
+            return _have_same_bytes(one, other, progress)
+    except FormatError:
+        return False
+
+
+def _have_same_bytes(one: SourceFile, other: SourceFile, progress: Progress) -> bool:
+    if one.size != other.size:
+        return False
+    progress.start(f"comparing {other.path.name} with its copy", one.size)
+    for begin in range(0, one.size, _PIECE):
+        count = min(_PIECE, one.size - begin)
+        if one.read(begin, count) != other.read(begin, count):
+            return False
+        progress.advance(count)
+    return True
 
 
 class _OtherDeviceError(Exception):

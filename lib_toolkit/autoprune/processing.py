@@ -26,11 +26,12 @@ from typing import Any
 
 from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.duplicates import About, Known, describe
-from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, place_model
+from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, make_place, place_model
+from lib_toolkit.autoprune.identity import are_apart, is_link_to, is_one_folder
 from lib_toolkit.autoprune.journal import Intent, Journal
 from lib_toolkit.autoprune.line import Task, Work
 from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
-from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
+from lib_toolkit.autoprune.moving import is_copy, remove, remove_source
 from lib_toolkit.autoprune.naming import Group, forget, free_group, note
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sketching import MAY_COME, blank, group_of, named, placed, told, unwritten, with_result
@@ -48,6 +49,7 @@ from lib_toolkit.autoprune.steps import (
 )
 from lib_toolkit.errors import CancelledError, FormatError, IncompleteError, TargetError, ToolkitError, UsageError
 from lib_toolkit.formats import open_model
+from lib_toolkit.model import Model
 from lib_toolkit.plan import PROVENANCE
 from lib_toolkit.progress import Progress
 from lib_toolkit.reports.plain import printable
@@ -116,7 +118,7 @@ class Worker:
             job = _Job(found, verdict, told(blank(found, ""), verdict), group_of(found, verdict), describe(planned))
             if job.about in self._on_the_way:
                 yield None  # it may be a duplicate of what is being written
-            standing, equal = self._standing(job), None
+            standing, equal = self._standing(job, planned), None
             if standing is None:
                 equal = self.known.equal_to(planned, job.about, verdict.folder, self.progress)
             with self._going(job.about):
@@ -125,7 +127,7 @@ class Worker:
                 else:
                     taken = yield partial(hashes.of_source, model, self.progress, self.policy.threads)
                     job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())))
-        if equal is not None and equal.is_symlink() and equal.samefile(found.path):
+        if equal is not None and is_link_to(equal, found.path):
             return replace(job.step, outcome=LEFT, reason=f"{equal} is a link to it, which would lead nowhere then.")
         if equal is not None:
             lacking = _only_here(verdict.plan.metadata, equal)
@@ -134,24 +136,24 @@ class Worker:
             job = replace(job, group=standing, step=replace(job.step, recovered=True))
         return self._move(job, standing is not None) if verdict.as_it_is else self._finish(job)
 
-    def _standing(self, job: _Job) -> Group | None:
+    def _standing(self, job: _Job, planned: Model) -> Group | None:
         """The result, if an earlier run put it in place and did not get further."""
         found, intent = job.found, self.begun.get(job.found.name)
         if intent is None or intent.action not in {WRITTEN, MOVED} or intent.modified != found.mark[1]:
             return None
         target = Path(intent.target)
-        if target.parent != job.group.folder or not target.is_file():
+        if not is_one_folder(target.parent, job.group.folder):
             return None
         if job.verdict.as_it_is:
-            same = are_equal(found.path, target)
+            same = is_copy(target, found.path, self.progress)
         else:
-            same = self.known.is_equal(job.verdict.plan.as_model(), target, self.progress)
+            same = are_apart(target, found.path) and self.known.is_equal(planned, target, self.progress)
         return _numbered(job.group, target) if same else None
 
     def _write(self, job: _Job) -> Generator[Task | None, Any, tuple[_Job, Path | None]]:
         """Write the result. Which tensors keep their type is known only then: where a file turns out to hold the same
         already, that is given too, and the result goes again."""
-        make_folder(job.group.folder)
+        make_place(job.group.folder, self.drop)
         verdict, group = job.verdict, job.group
         threads = self.policy.threads or (1 if job.found.size < _SMALL else None)
         how = WriteOptions(verdict.file_format, hash_source=True, hash_result=True, workers=threads)
@@ -179,7 +181,8 @@ class Worker:
             remove(group.model)
             forget(group.folder)
             intent = self.begun.get(job.found.name)
-            if intent is not None and Path(intent.target) == equal:  # an earlier run did not get further
+            if intent is not None and Path(intent.target) == equal and not equal.is_symlink():
+                # An earlier run did not get further.
                 step = replace(step, target_hashes={}, recovered=True)
                 return replace(job, group=_numbered(job.group, equal), step=step, about=about), None
             return replace(job, step=replace(job.step, hashes=step.hashes)), equal
@@ -206,10 +209,10 @@ class Worker:
             is_safetensors = job.verdict.file_format == "safetensors"
             taken = hashes.of_result(group.model, is_safetensors, self.progress, self.policy.threads)
             step = replace(step, target_hashes=dict(taken.as_dict()))
-        source, trouble = self._dispose(job.found)
+        source, trouble = self._dispose(job.found, group.model)
         return placed(replace(step, outcome=WRITTEN, source=source), group, (*troubles, *trouble))
 
-    def _dispose(self, found: Found) -> tuple[str, tuple[str, ...]]:
+    def _dispose(self, found: Found, result: Path) -> tuple[str, tuple[str, ...]]:
         """Where the source lies after its result was verified, and what went wrong."""
         if not unchanged(found):
             return found.name, ("The source was changed or taken away meanwhile, and was left as it is now.",)
@@ -217,7 +220,7 @@ class Worker:
             if self.policy.sources == "done":
                 return dispose(found, self.drop), ()
             if self.policy.sources == "delete":
-                remove(found.path)
+                remove_source(found.path, result)
                 return "", ()
         except (ToolkitError, OSError) as error:
             return found.name, (f"The source stays where it is: {error}",)
@@ -233,11 +236,11 @@ class Worker:
             self._intend(job, MOVED, group)
 
         if not stands:
-            group = place_model(found, job.group, intend, copy=keeps)
+            group = place_model(found, self.drop, job.group, intend, copy=keeps)
         else:
             group = job.group
             if not keeps:
-                remove(found.path)
+                remove_source(found.path, group.model)
         group, troubles = follow(group, found.path, keeps, intend)
         self.known.add(job.verdict.folder, group.model, job.about)
         source = found.name if keeps else ""
@@ -266,7 +269,7 @@ class Worker:
             def intend(group: Group) -> None:
                 self.journal.intend(_intent(found, step, HAS_FAILED, group))
 
-            group = place_model(found, group, intend, copy=False)
+            group = place_model(found, self.drop, group, intend, copy=False)
             group, troubles = follow(group, found.path, False, intend)
             troubles = (*troubles, *explain(group.model, reason))
         except (TargetError, OSError) as error:

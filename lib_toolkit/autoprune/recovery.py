@@ -16,13 +16,14 @@ from pathlib import Path, PurePosixPath
 
 from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.filing import explain, has_text, is_shared
+from lib_toolkit.autoprune.identity import have_two_names
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.looking import Look
-from lib_toolkit.autoprune.moving import are_equal, copy_new, move_new, remove
+from lib_toolkit.autoprune.moving import copy_new, is_copy, move_new, remove_source
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sidecars import Sidecar, belongs_to
 from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, WRITTEN, Step, now
-from lib_toolkit.errors import FormatError, ToolkitError
+from lib_toolkit.errors import FormatError, TargetError, ToolkitError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import source_of
 from lib_toolkit.progress import Progress
@@ -50,7 +51,7 @@ def recover(
             tell(Step(name, LEFT, intent.step.size, now(), reason))
             continue
         source = drop / name
-        with suppress(ToolkitError, OSError):
+        with suppress(TargetError):
             _end_move(source, intent)
         if os.path.lexists(source):
             waiting[name] = intent
@@ -64,8 +65,8 @@ def recover(
 def _end_move(source: Path, intent: Intent) -> None:
     """Source and its new place are one file: it had its new name, but was not yet rid of the old one."""
     for place in (intent.target, intent.source_to):
-        if place and os.path.samestat(source.lstat(), Path(place).lstat()):
-            remove(source)
+        if place and have_two_names(source, Path(place)):
+            remove_source(source, Path(place))
             return
 
 
@@ -114,10 +115,10 @@ def _bring(begin: Path, end: Path, shared: bool) -> list[str]:
     try:
         (copy_new if shared else move_new)(begin, end)
     except FileExistsError:
-        if not are_equal(begin, end):
+        if not is_copy(end, begin):
             return [f"{begin.name} could not follow: {end.name} has come into being meanwhile."]
         if not shared:
-            remove(begin)
+            remove_source(begin, end)
     except (ToolkitError, OSError) as error:
         return [f"{begin.name} could not follow: {error}"]
     return []

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lib_toolkit.architectures.registry import architecture
-from lib_toolkit.autoprune import Policy, Run, run_once
+from lib_toolkit.autoprune import Policy, Run, processing, run_once
 from tests.making import of_arrays, read_header, safetensors_bytes
 
 FOLDERS = {
@@ -62,6 +63,23 @@ class Library:
 
     def temporary(self) -> list[Path]:
         return list(self.root.rglob(".model-toolkit-*"))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: what comes after it is not done."""
+
+
+def killed(*given: object, **named: object) -> None:
+    """Takes the place of the step at which the process ends."""
+    raise Killed
+
+
+def kill_at(step: str, lib: Library, **changes: object) -> None:
+    """A run whose process ends when it comes to this step of ``processing``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processing, step, killed)
+        with pytest.raises(Killed):
+            lib.run(**changes)
 
 
 def outcomes(run: Run) -> dict[str, str]:

@@ -320,8 +320,8 @@ def test_recovery_leaves_a_shared_sidecar_to_the_other_model(lib, monkeypatch):
     (lib.drop / "a.png").write_text("picture")
     usual = processing.Worker._dispose
 
-    def killed(self, found):
-        usual(self, found)
+    def killed(self, *given):
+        usual(self, *given)
         raise _Killed
 
     with monkeypatch.context() as patch:

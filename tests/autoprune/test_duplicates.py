@@ -72,7 +72,7 @@ def test_what_fp16_would_make_equal_is_none_at_a_wider_type(lib, monkeypatch, wi
     save(lib.folder("lora") / "a.safetensors", rounded)
     save(lib.drop / "a.safetensors", arrays)
     if kill:
-        monkeypatch.setattr(processing.Worker, "_standing", lambda self, job: _equal_one(self, job, lib))
+        monkeypatch.setattr(processing.Worker, "_standing", lambda self, job, planned: _equal_one(self, job, lib))
     assert lib.run(precision="keep").counts == {"moved": 1}
     assert (lib.folder("lora") / "a(1).safetensors").is_file()
     save(lib.drop / "again.safetensors", arrays)

@@ -144,8 +144,8 @@ def test_sidecars_in_other_letters_follow_after_a_crash(lib, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(processing, "follow", lambda group, *args: (group, ()))
 
-        def disposed(self, found):
-            usual(self, found)
+        def disposed(self, *given):
+            usual(self, *given)
             raise KilledError
 
         patch.setattr(processing.Worker, "_dispose", disposed)
