@@ -176,15 +176,16 @@ class Worker:
         if written.plan is not verdict.plan:
             result = written.plan.as_model()
             about = describe(result)
+            standing = self._standing(job, result)
+            if standing is not None and are_apart(standing.model, group.model):  # an earlier run did not get further
+                remove(group.model)
+                forget(group.folder)
+                step = replace(step, target_hashes={}, recovered=True)
+                return replace(job, group=standing, step=step, about=about), None
             equal = self.known.equal_to(result, about, verdict.folder, self.progress)
         if equal is not None:
             remove(group.model)
             forget(group.folder)
-            intent = self.begun.get(job.found.name)
-            if intent is not None and Path(intent.target) == equal and not equal.is_symlink():
-                # An earlier run did not get further.
-                step = replace(step, target_hashes={}, recovered=True)
-                return replace(job, group=_numbered(job.group, equal), step=step, about=about), None
             return replace(job, step=replace(job.step, hashes=step.hashes)), equal
         note(group)
         self.known.add(verdict.folder, group.model, about)
