@@ -1,8 +1,9 @@
 """End what a run that was killed has begun: see the steps in ``processing``.
 
 While a file's source is in the drop folder, the next run does it again from the beginning (and finds its result, if
-that was in place). Where the source has gone on already, only the last steps are missing, and are taken here. The
-journal is a file like any other in the drop folder: what it says is done only inside of the policy's folders.
+that was in place). Where the source has gone on already, or lies whole at its new place too, only the last steps are
+missing, and are taken here. The journal is a file like any other in the drop folder: what it says is done only inside
+of the policy's folders.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path, PurePosixPath
 
 from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.filing import explain, has_text, is_shared
-from lib_toolkit.autoprune.identity import have_two_names
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.looking import Look
 from lib_toolkit.autoprune.moving import copy_new, is_copy, move_new, remove_source
@@ -50,24 +50,30 @@ def recover(
             reason = "The journal tells of a step outside of the folders that are worked on; nothing was done for it."
             tell(Step(name, LEFT, intent.step.size, now(), reason))
             continue
-        source = drop / name
+        source, whole = drop / name, False
         with suppress(TargetError):
-            _end_move(source, intent)
+            whole = _end_move(source, intent, policy.sources == "keep", progress)
         if os.path.lexists(source):
             waiting[name] = intent
-        elif not _is_result(Path(intent.target), intent):
+        elif not (whole or _is_result(Path(intent.target), intent)):
             tell(replace(intent.step, outcome=LEFT, time=now(), reason="It was taken away before its work was ended."))
         else:
             tell(_ended(intent, drop, progress))
     return waiting
 
 
-def _end_move(source: Path, intent: Intent) -> None:
-    """Source and its new place are one file: it had its new name, but was not yet rid of the old one."""
-    for place in (intent.target, intent.source_to):
-        if place and have_two_names(source, Path(place)):
-            remove_source(source, Path(place))
-            return
+def _end_move(source: Path, intent: Intent, keeps: bool, progress: Progress) -> bool:
+    """Remove a source that was at its new place already, whole, but not yet rid of its old name; True when that was
+    done. Raises TargetError when the system refuses, and CancelledError."""
+    place = intent.source_to if intent.action == WRITTEN else intent.target
+    if not place or (keeps and intent.action != HAS_FAILED):
+        return False
+    if intent.action == WRITTEN and not _is_result(Path(intent.target), intent):
+        return False
+    if not is_copy(Path(place), source, progress):
+        return False
+    remove_source(source, Path(place))
+    return True
 
 
 def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
@@ -87,6 +93,9 @@ def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
     moved = intent.source_to or (str(target) if intent.action not in {WRITTEN, HAS_FAILED} else "")
     if moved and Path(moved).is_relative_to(drop) and Path(moved).is_file():
         step = replace(step, source=Path(moved).relative_to(drop).as_posix())
+        if not step.hashes:
+            with suppress(ToolkitError), open_model(Path(moved)) as model:
+                step = replace(step, hashes=dict(hashes.of_source(model, progress, None).as_dict()))
     along = tuple(end for _, end in intent.sidecars if os.path.lexists(end))
     return replace(step, findings=(*step.findings, *troubles), sidecars=along)
 

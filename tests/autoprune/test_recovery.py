@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 
 import numpy as np
 import pytest
 
+from lib_toolkit.autoprune import journal, moving, run_once
+from lib_toolkit.errors import CancelledError
+from lib_toolkit.progress import Progress
 from tests.autoprune import samples
-from tests.autoprune.samples import kill_at, library, save
+from tests.autoprune.samples import Killed, kill_at, library, save
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 
@@ -52,3 +56,113 @@ def test_a_result_that_went_after_the_kill_is_written_under_its_name_again(lib):
     (step,) = lib.run(sources="delete").steps
     assert (step.outcome, step.recovered) == ("written", False)
     assert lib.files() == ["Lora/a.safetensors"]
+
+
+@pytest.fixture
+def other_disk(lib, monkeypatch):
+    """Done and Failed lie on another disk than the drop folder: neither a link nor a rename leads there."""
+    (lib.drop / "Done").mkdir()
+    (lib.drop / "Failed").mkdir()
+    usual = moving.rename_new
+
+    def elsewhere(source, final):
+        if {"Done", "Failed"}.isdisjoint(source.parts) != {"Done", "Failed"}.isdisjoint(final.parts):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        usual(source, final)
+
+    monkeypatch.setattr(moving, "rename_new", elsewhere)
+
+
+def _fill(lib, kind: str) -> None:
+    path = save(lib.drop / "sub" / "a.safetensors", samples.lora())
+    if kind == "failing":
+        path.write_bytes(b"<html>")
+    if kind == "duplicate":
+        save(lib.folder("lora") / "there.safetensors", samples.lora(dtype="<f2"))
+    (lib.drop / "sub" / "a.png").write_text("picture")
+
+
+WANTED = {
+    "pruned": ["Autoprune/Done/sub/a.safetensors", "Lora/sub/a.png", "Lora/sub/a.safetensors"],
+    "failing": [
+        "Autoprune/Failed/sub/a.png",
+        "Autoprune/Failed/sub/a.safetensors",
+        "Autoprune/Failed/sub/a.safetensors.why.txt",
+    ],
+    "duplicate": ["Autoprune/Done/sub/a.png", "Autoprune/Done/sub/a.safetensors", "Lora/there.safetensors"],
+}
+
+
+def _kill_between_copy_and_removal(lib, **changes) -> None:
+    usual = moving.copy_new
+
+    def copied(*given):
+        usual(*given)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moving, "copy_new", copied)
+        with pytest.raises(Killed):
+            lib.run(**changes)
+    assert (lib.drop / "sub" / "a.safetensors").is_file()
+
+
+@pytest.mark.usefixtures("other_disk")
+@pytest.mark.parametrize("kind", WANTED)
+def test_a_source_that_was_copied_to_another_disk_is_not_copied_again(lib, kind):
+    _fill(lib, kind)
+    _kill_between_copy_and_removal(lib)
+    if kind == "failing":
+        assert not (lib.drop / "Failed" / "sub" / "a.safetensors.why.txt").exists()
+    (step,) = lib.run().steps
+    outcome = {"pruned": "written", "failing": "failed"}.get(kind, kind)
+    assert (step.outcome, step.recovered) == (outcome, True)
+    assert lib.files() == WANTED[kind]
+    moved = lib.drop / ("Failed" if kind == "failing" else "Done") / "sub" / "a.safetensors"
+    assert step.hashes["sha256"] == hashlib.sha256(moved.read_bytes()).hexdigest()
+    assert journal.unfinished(lib.drop) == {}
+
+
+@pytest.mark.usefixtures("other_disk")
+@pytest.mark.parametrize("kind", ["pruned", "duplicate"])
+def test_a_source_that_is_to_be_kept_now_stays_beside_its_copy(lib, kind):
+    _fill(lib, kind)
+    _kill_between_copy_and_removal(lib)
+    lib.run(sources="keep")
+    assert (lib.drop / "sub" / "a.safetensors").is_file()
+
+
+@pytest.mark.usefixtures("other_disk")
+def test_a_source_without_its_whole_copy_or_its_result_stays(lib):
+    """Half a copy, or a result that went meanwhile: the work is done again from the beginning."""
+    _fill(lib, "pruned")
+    _kill_between_copy_and_removal(lib)
+    copy = lib.drop / "Done" / "sub" / "a.safetensors"
+    copy.write_bytes(copy.read_bytes()[:-1] + b"\xff")
+    lib.run()
+    assert lib.files("Autoprune") == ["Autoprune/Done/sub/a(1).safetensors", "Autoprune/Done/sub/a.safetensors"]
+    copy.unlink()
+    _fill(lib, "pruned")
+    (lib.folder("lora") / "sub" / "a.safetensors").unlink()
+    (lib.folder("lora") / "sub" / "a.png").unlink()
+    _kill_between_copy_and_removal(lib)
+    (lib.folder("lora") / "sub" / "a.safetensors").unlink()
+    lib.run()
+    assert "Lora/sub/a.safetensors" in lib.files()
+
+
+@pytest.mark.usefixtures("other_disk")
+def test_comparing_a_source_with_its_copy_can_be_stopped(lib):
+    _fill(lib, "pruned")
+    _kill_between_copy_and_removal(lib)
+    stop: list[str] = []
+
+    def told(status):
+        if status.phase.startswith("comparing"):
+            stop.append(status.phase)
+
+    with pytest.raises(CancelledError):
+        run_once(lib.policy(), Progress(told, lambda: bool(stop)), pause=0.01)
+    assert stop == ["comparing a.safetensors with its copy"]
+    assert (lib.drop / "sub" / "a.safetensors").is_file()
+    assert lib.run().counts == {"written": 1}
