@@ -35,7 +35,8 @@ def remove_temporaries(policy: Policy, drop: Path, seen: Look, begun: Iterable[I
     subs = {Path(), *(found.folder for found in seen.models)}
     bases = {*policy.folders.values(), drop, drop / DONE, drop / FAILED}
     folders = {base / sub for base in bases for sub in subs}
-    folders |= {Path(intent.target).parent for intent in begun if _inside(Path(intent.target), policy, drop)}
+    intents = (_in_these_folders(intent, policy, drop) for intent in begun)
+    folders |= {Path(intent.target).parent for intent in intents if intent is not None}
     for folder in folders:
         remove_stale(folder)
 
@@ -45,10 +46,11 @@ def recover(
 ) -> dict[str, Intent]:
     """Take the missing steps of files that have left the drop folder, and tell of each; returns the other intents."""
     waiting = {}
-    for name, intent in begun.items():
-        if not _is_sound(intent, policy, drop):
+    for name, told in begun.items():
+        intent = _in_these_folders(told, policy, drop)
+        if intent is None:
             reason = "The journal tells of a step outside of the folders that are worked on; nothing was done for it."
-            tell(Step(name, LEFT, intent.step.size, now(), reason))
+            tell(Step(name, LEFT, told.step.size, now(), reason))
             continue
         source, whole = drop / name, False
         with suppress(TargetError):
@@ -133,25 +135,42 @@ def _bring(begin: Path, end: Path, shared: bool) -> list[str]:
     return []
 
 
-def _is_sound(intent: Intent, policy: Policy, drop: Path) -> bool:
-    """Whether it is one that a run over these folders could have written."""
-    name, target = PurePosixPath(intent.file), Path(intent.target)
-    if name.is_absolute() or ".." in name.parts or not _inside(target, policy, drop):
-        return False
-    if intent.source_to and not _is_below(Path(intent.source_to), drop / DONE):
-        return False
-    source = drop / intent.file
-    return all(
-        Path(begin).parent == source.parent
-        and Path(end).parent == target.parent
-        and belongs_to(Path(begin).name, source.name)
-        for begin, end in intent.sidecars
-    )
+def _in_these_folders(intent: Intent, policy: Policy, drop: Path) -> Intent | None:
+    """The intent with its places as the folders are called now, if a run over these folders could have written it."""
+    name, source = PurePosixPath(intent.file), drop / intent.file
+    if name.is_absolute() or ".." in name.parts or _is_linked(source.parent):
+        return None
+    target = _below(Path(intent.target), (*policy.folders.values(), drop / DONE, drop / FAILED))
+    source_to = _below(Path(intent.source_to), (drop / DONE,)) if intent.source_to else Path()
+    if target is None or source_to is None:
+        return None
+    beside = Path(intent.target).parent
+    for begin, end in intent.sidecars:
+        if not (Path(begin).parent == source.parent and Path(end).parent == beside):
+            return None
+        if not belongs_to(Path(begin).name, source.name):
+            return None
+    pairs = tuple((begin, str(target.parent / Path(end).name)) for begin, end in intent.sidecars)
+    return replace(intent, target=str(target), source_to=str(source_to) if intent.source_to else "", sidecars=pairs)
 
 
-def _inside(path: Path, policy: Policy, drop: Path) -> bool:
-    return any(_is_below(path, base) for base in (*policy.folders.values(), drop / DONE, drop / FAILED))
+def _is_linked(folder: Path) -> bool:
+    """Whether the way to a folder below the drop folder, whose own links are resolved, goes through a link."""
+    return os.path.normcase(os.path.realpath(folder)) != os.path.normcase(folder)
 
 
-def _is_below(path: Path, base: Path) -> bool:
-    return ".." not in path.parts and path.is_relative_to(base) and path != base
+def _below(path: Path, bases: Iterable[Path]) -> Path | None:
+    """The path by way of the folder that it lies below, which may have been reached through other links when it was
+    written down; None where it lies below none of them."""
+    if ".." in path.parts:
+        return None
+    bases = tuple(bases)
+    if any(path.is_relative_to(base) and path != base for base in bases):
+        return path
+    real = {os.path.realpath(base): base for base in bases}
+    if path.drive.startswith("\\\\") and path.drive.lower() not in {Path(base).drive.lower() for base in real}:
+        return None  # another computer is not asked because a journal names it
+    for folder in path.parents:
+        if base := real.get(os.path.realpath(folder)):
+            return base / path.relative_to(folder)
+    return None

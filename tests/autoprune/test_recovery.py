@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 
 import numpy as np
@@ -13,7 +14,7 @@ from lib_toolkit.autoprune import journal, moving, run_once
 from lib_toolkit.errors import CancelledError
 from lib_toolkit.progress import Progress
 from tests.autoprune import samples
-from tests.autoprune.samples import Killed, kill_at, library, save
+from tests.autoprune.samples import Killed, Library, kill_at, library, save
 
 needs_links = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 
@@ -56,6 +57,45 @@ def test_a_result_that_went_after_the_kill_is_written_under_its_name_again(lib):
     (step,) = lib.run(sources="delete").steps
     assert (step.outcome, step.recovered) == ("written", False)
     assert lib.files() == ["Lora/a.safetensors"]
+
+
+@needs_links
+@pytest.mark.parametrize("dtype", ["<f2", "<f4"])
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_run_by_another_path_to_the_same_folders_ends_what_was_begun(tmp_path, dtype, direct):
+    """The WebUI goes through a link to the models, the command line does not, or the other way round."""
+    real = library(tmp_path / "disk" / "models")
+    (tmp_path / "models").symlink_to(real.root)
+    linked = Library(tmp_path / "models")
+    first, second = (real, linked) if direct else (linked, real)
+    save(real.drop / "sub" / "a.safetensors", samples.lora(dtype=dtype))
+    (real.drop / "sub" / "a.png").write_text("picture")
+    kill_at("follow", first)
+    stray = real.folder("lora") / "sub" / ".model-toolkit-00c0ffee-123-0123abcd.part"
+    stray.write_bytes(b"x")
+    os.utime(stray, (1e9, 1e9))
+    step = second.run().steps[0]
+    assert (step.outcome, step.recovered) == ("moved" if dtype == "<f2" else "written", True)
+    assert step.target == str(second.folder("lora") / "sub" / "a.safetensors")
+    done = ["Autoprune/Done/sub/a.safetensors"] if dtype == "<f4" else []
+    assert real.files() == [*done, "Lora/sub/a.png", "Lora/sub/a.safetensors"]
+    assert real.temporary() == []
+    assert journal.unfinished(real.drop) == {}
+
+
+@needs_links
+def test_a_source_behind_a_link_is_no_source(lib, tmp_path):
+    """What the journal says is done only in the drop folder itself."""
+    outside = save(tmp_path / "outside" / "a.safetensors", samples.lora(dtype="<f2"))
+    (lib.drop / "sub").symlink_to(outside.parent)
+    save(lib.folder("lora") / "a.safetensors", samples.lora(dtype="<f2"))
+    step = {"file": "sub/a.safetensors", "size": outside.stat().st_size}
+    line = {"line": "intent", "file": "sub/a.safetensors", "action": "moved", "sidecars": [], "step": step}
+    line |= {"target": str(lib.folder("lora") / "a.safetensors"), "modified": outside.stat().st_mtime_ns}
+    (lib.drop / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    save(lib.drop / "b.safetensors", samples.lora(seed=2))
+    assert lib.run().counts["written"] == 1
+    assert outside.is_file()
 
 
 @pytest.fixture
