@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -12,13 +14,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 
 from lib_toolkit import target
-from lib_toolkit.autoprune import journal, last_run, moving, processing, watch
+from lib_toolkit.autoprune import journal, last_run, moving, naming, processing, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.steps import LEFT, MOVED, Step
@@ -45,8 +48,13 @@ RUNNER = textwrap.dedent(
     from lib_toolkit.autoprune import Policy, run_once
     print("ready", flush=True)
     policy = Policy.from_json(sys.argv[1])
+
+    def report(step):
+        print(step.outcome, flush=True)
+        sys.stdin.readline()  # it goes on when it is told to, or nobody listens
+
     while True:
-        run = run_once(policy, report=lambda step: print(step.outcome, flush=True), pause=0.0)
+        run = run_once(policy, report=report, pause=0.0)
         if run.state != "busy":
             break
     """
@@ -54,7 +62,7 @@ RUNNER = textwrap.dedent(
 
 
 def _start(policy):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-c", RUNNER, policy.to_json()], **pipes)
     assert process.stdout.readline() == "ready\n"
     return process
@@ -90,10 +98,15 @@ def test_killed_at_random_moments(lib):
     chance = random.Random(5)
     for _ in range(5):
         process = _start(lib.policy())
-        time.sleep(chance.uniform(0.0, 0.5))
+        for _ in range(chance.randint(1, 6)):
+            assert process.stdout.readline() in {"begun\n", "written\n", "moved\n", "failed\n"}
+            process.stdin.write("\n")
+            process.stdin.flush()
+        time.sleep(chance.uniform(0.0, 0.02))  # wherever it is now, it waits for us before it tells of more
         process.kill()
         process.communicate()
         _whole_somewhere(lib, made)
+        assert any((lib.drop / f"{name}.safetensors").exists() for name in made), "nothing was left to be cut short"
     process = _start(lib.policy())
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 0, errors
@@ -112,88 +125,161 @@ def _finished(lib, made) -> None:
     assert journal.unfinished(lib.drop) == {}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows keeps open files in place")
-@pytest.mark.parametrize("kind", ["pruned", "clean", "failing", "duplicate"])
-def test_killed_before_and_after_each_step_on_disk(lib, kind, monkeypatch):
-    """Every call that changes a name is, in its turn, the last one: once before and once after it takes effect."""
-    made = {}
-    calls, stop_at, after = 0, 0, False
+@dataclass(frozen=True)
+class _Case:
+    """What lies in the drop folder and where it goes. ``linked``: the target folder, Done and Failed are links to
+    another disk. ``conflict``: a sidecar's place is taken. ``shared``: another model has the same sidecars."""
 
-    def counted(original):
-        def call(*args, **kwargs):
-            nonlocal calls
-            calls += 1
-            if calls == stop_at and not after:
-                raise _Killed
-            result = original(*args, **kwargs)
-            if calls == stop_at and after:
+    kind: str
+    linked: bool = False
+    sources: str = "done"
+    conflict: bool = False
+    shared: bool = False
+
+
+CASES = [
+    *(_Case(kind) for kind in ("pruned", "clean", "failing", "duplicate")),
+    _Case("pruned", linked=True),
+    _Case("pruned", sources="delete", conflict=True, shared=True),
+    _Case("clean", sources="keep", conflict=True, shared=True),
+    _Case("clean", linked=True, conflict=True, shared=True),
+    _Case("clean", linked=True, sources="keep"),
+    _Case("failing", linked=True, sources="keep", shared=True),
+    _Case("duplicate", linked=True, sources="delete"),
+    _Case("overflowing", linked=True),
+    _Case("overflowing", linked=True, sources="delete", conflict=True),
+]
+
+
+class _Power:
+    """Goes off before or after a change of a name on disk, and nothing changes any more. Between disks there are
+    neither links nor renames; what lies below ``disk`` is on another one."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, disk: Path, stop: int, after: bool) -> None:
+        self.calls, self.is_off = 0, False
+        self._disk, self._stop, self._after = os.path.realpath(disk), stop, after
+        patch.setattr(os, "link", self._counted(os.link, moves=True))
+        patch.setattr(Path, "rename", self._counted(Path.rename, moves=True))
+        patch.setattr(Path, "unlink", self._counted(Path.unlink))
+        patch.setattr(Path, "mkdir", self._while_on(Path.mkdir))
+        patch.setattr(journal.Journal, "write", self._while_on(journal.Journal.write))
+        patch.setattr(target.TemporaryFile, "__init__", self._while_on(target.TemporaryFile.__init__))
+        leave = target.TemporaryFile.__exit__
+        patch.setattr(
+            target.TemporaryFile, "__exit__", lambda file, *e: file._close() if self.is_off else leave(file, *e)
+        )
+
+    def _counted(self, original, moves=False):
+        def call(path, *given, **named):
+            self.calls += 1
+            if self.calls == self._stop and not self._after:
+                self.is_off = True
+            if not self.is_off and moves and self._is_on_disk(path) != self._is_on_disk(given[0]):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            result = self._while_on(original)(path, *given, **named)
+            if self.calls == self._stop:
+                self.is_off = True
                 raise _Killed
             return result
 
         return call
 
-    number = 0
-    while True:
-        number += 1
-        for after in (False, True):  # noqa: B007 (read by counted)
-            shutil.rmtree(lib.root)
-            library(lib.root)
-            made = _one(lib, kind)
-            calls, stop_at = 0, number
-            with monkeypatch.context() as patch, contextlib.suppress(_Killed):
-                if hasattr(os, "link"):
-                    patch.setattr(os, "link", counted(os.link))
-                patch.setattr(Path, "rename", counted(Path.rename))
-                patch.setattr(Path, "unlink", counted(Path.unlink))
-                # What a killed process would not do either.
-                patch.setattr(target.TemporaryFile, "__exit__", lambda self, *error: self._close())
-                lib.run()
-            target._mine.clear()
-            _one_is_whole(lib, kind, made)
-            lib.run()
-            _one_is_finished(lib, kind, made)
-        if calls < number:
-            break
-    assert number > 3
+    def _while_on(self, original):
+        def call(*given, **named):
+            if self.is_off:
+                raise _Killed
+            return original(*given, **named)
+
+        return call
+
+    def _is_on_disk(self, path) -> bool:
+        return os.path.realpath(Path(path).parent).startswith(self._disk)
 
 
-def _one(lib, kind: str) -> dict[str, np.ndarray]:
-    arrays = samples.lora(dtype="<f2" if kind == "clean" else "<f4", modules=1)
-    path = save(lib.drop / "sub" / "a.safetensors", arrays)
-    if kind == "failing":
-        path.write_bytes(path.read_bytes()[:-50])
-        samples.age(path)
-    if kind == "duplicate":
-        save(lib.folder("lora") / "there.safetensors", samples.lora(dtype="<f2", modules=1))
-    (lib.drop / "sub" / "a.png").write_text("picture")
-    (lib.drop / "sub" / "a.json").write_text("words")
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps open files in place, and links need rights there")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(value) for value in vars(case).values()))
+def test_killed_before_and_after_each_step_on_disk(tmp_path, case):
+    """Every call that changes a name is, in its turn, the last one: once before and once after it takes effect. Each
+    time the next run comes to what a run comes to that nobody kills."""
+    whole = _situation(tmp_path / "whole", case)
+    steps = _run_until(whole, tmp_path / "whole" / "disk", case)
+    wanted = _tree(whole)
+    assert steps > 5
+    for number, after in itertools.product(range(1, steps + 1), (False, True)):
+        base = tmp_path / f"{number} {after}"
+        lib = _situation(base, case)
+        _run_until(lib, base / "disk", case, number, after)
+        _is_all_there(lib)
+        _run_until(lib, base / "disk", case)
+        assert _tree(lib) == wanted, (number, after)
+        assert list(base.rglob(".model-toolkit-*")) == []
+        assert journal.unfinished(lib.drop) == {}
+        shutil.rmtree(base)
+
+
+def _run_until(lib, disk: Path, case: _Case, number: int = 0, after: bool = False) -> int:
+    """A run by a new process, which ends at the step of this number; returns how many steps there were."""
+    naming._LISTED.clear()
+    target._mine.clear()
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_Killed):
+        power = _Power(patch, disk, number, after)
+        lib.run(sources=case.sources, workers=1)
+    return power.calls
+
+
+def _situation(base: Path, case: _Case):
+    lib = library(base / "models")
+    (base / "disk").mkdir()
+    for folder in (lib.folder("lora"), lib.drop / "Done", lib.drop / "Failed") if case.linked else ():
+        (base / "disk" / folder.name).mkdir()
+        folder.symlink_to(base / "disk" / folder.name)
+    save(lib.drop / "sub" / "a.safetensors", _arrays(case))
+    if case.kind == "failing":
+        (lib.drop / "sub" / "a.safetensors").write_text("<html>")
+    if case.kind == "duplicate":
+        save(lib.folder("lora") / "there.safetensors", samples.lora(1, "<f2", modules=1))
+    for name, text in TEXTS.items():
+        (lib.drop / "sub" / name).write_text(text)
+    if case.shared:
+        save(lib.drop / "sub" / "a.ckpt", samples.lora(2, modules=1))
+    if case.conflict:
+        (lib.folder("lora") / "sub").mkdir(parents=True)
+        (lib.folder("lora") / "sub" / "a.json").write_text("another's")
+    return lib
+
+
+TEXTS = {"a.png": "picture", "a.json": "words"}
+
+
+def _arrays(case: _Case) -> dict[str, np.ndarray]:
+    arrays = samples.lora(1, "<f2" if case.kind == "clean" else "<f4", modules=1)
+    if case.kind == "overflowing":
+        arrays.update({key: np.full_like(array, 1e6) for key, array in arrays.items() if "lora_up" in key})
     return arrays
 
 
-def _one_is_whole(lib, kind: str, arrays) -> None:
-    models = [path for path in lib.root.rglob("*.safetensors") if path.name.startswith("a")]
-    assert models
-    if kind != "failing":
-        for path in models:
-            found = arrays_of(path)
-            assert all(np.array_equal(found[key], array.astype(found[key].dtype)) for key, array in arrays.items())
-    for name, text in (("a*.png", "picture"), ("a*.json", "words")):
-        found = list(lib.root.rglob(name))
-        assert found
-        assert {path.read_text() for path in found} == {text}
+def _tree(lib) -> dict[str, object]:
+    """Every file that a user sees, through links, and what it holds: a model what its first tensor does."""
+    found: dict[str, object] = {}
+    for here, _, names in os.walk(lib.root, followlinks=True):
+        for path in (Path(here, name) for name in names if not (name.startswith(".") or name.endswith(".jsonl"))):
+            name = path.relative_to(lib.root).as_posix()
+            if name.endswith((".safetensors", ".ckpt")) and path.read_bytes() != b"<html>":
+                found[name] = [
+                    (key, str(array.dtype), array.tobytes()) for key, array in sorted(arrays_of(path).items())
+                ]
+            elif name.endswith(".why.txt"):
+                found[name] = ""
+            else:
+                found[name] = path.read_text()
+    return found
 
 
-def _one_is_finished(lib, kind: str, arrays) -> None:
-    assert lib.temporary() == []
-    beside = ["sub/a.json", "sub/a.png", "sub/a.safetensors"]
-    wanted = {
-        "pruned": ["Autoprune/Done/sub/a.safetensors", *(f"Lora/{name}" for name in beside)],
-        "clean": [f"Lora/{name}" for name in beside],
-        "failing": [*(f"Autoprune/Failed/{name}" for name in beside), "Autoprune/Failed/sub/a.safetensors.why.txt"],
-        "duplicate": [*(f"Autoprune/Done/{name}" for name in beside), "Lora/there.safetensors"],
-    }
-    assert lib.files() == wanted[kind]
-    assert journal.unfinished(lib.drop) == {}
+def _is_all_there(lib) -> None:
+    """The source or its result, whole, as all that is named like a model can be read; and each text."""
+    there = _tree(lib)
+    assert any(PurePosixPath(name).match("a*.safetensors") for name in there)
+    assert set(TEXTS.values()) <= {text for text in there.values() if isinstance(text, str)}
 
 
 @pytest.mark.parametrize("value", [None, 1e6])
