@@ -190,7 +190,8 @@ class _Session:
             for intent in rest.values():
                 journal.intend(intent)  # it may stand in a journal that was put aside
             for one in (*seen.aside, *changing):
-                tell(_set_aside(one))
+                if os.path.lexists(self.drop / one.name):  # recovery may have let it follow its model
+                    tell(_set_aside(one))
             for several, group in groupby(ready, key=self._may_share):
                 batch = list(group)
                 if several and len(batch) > 1:

@@ -74,7 +74,7 @@ def test_a_run_by_another_path_to_the_same_folders_ends_what_was_begun(tmp_path,
     stray = real.folder("lora") / "sub" / ".model-toolkit-00c0ffee-123-0123abcd.part"
     stray.write_bytes(b"x")
     os.utime(stray, (1e9, 1e9))
-    step = second.run().steps[0]
+    (step,) = second.run().steps
     assert (step.outcome, step.recovered) == ("moved" if dtype == "<f2" else "written", True)
     assert step.target == str(second.folder("lora") / "sub" / "a.safetensors")
     done = ["Autoprune/Done/sub/a.safetensors"] if dtype == "<f4" else []
