@@ -260,7 +260,7 @@ class TemporaryFile:
     def commit(self, force: bool = False) -> None:
         """Give the file its final name, replacing another one only with ``force``; sync the folder.
 
-        Raises TargetError when the name was taken meanwhile, or the system refuses.
+        Raises TakenError when the name was taken meanwhile, TargetError when the system refuses.
         """
         deadline = time.monotonic() + _PATIENCE
         if sys.platform == "win32":
@@ -270,7 +270,13 @@ class TemporaryFile:
                 _rename(self.path, self.final, force)
                 break
             except FileExistsError:
-                raise TargetError(f"{self.final} has come into being meanwhile; choose another name.") from None
+                raise TakenError(f"{self.final} has come into being meanwhile; choose another name.") from None
+            except _BothNamesError as error:
+                self._exists = False
+                raise TargetError(
+                    f"{self.final} is in place, but its folder lets nothing be removed or renamed ({error.strerror}), "
+                    f"so that it stays there as {self.path.name} too; {way_out(error)}."
+                ) from error
             except OSError as error:
                 # Windows: virus scanners and previews hold new files for a moment.
                 if not isinstance(error, PermissionError) or time.monotonic() > deadline:
@@ -289,15 +295,25 @@ class TemporaryFile:
                 self._flusher.stop()
             os.close(self._fd)
 
+    def _remove(self) -> None:
+        try:
+            self.path.unlink()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, 0)  # what cannot go is not to fill the disk
+
     def __enter__(self) -> TemporaryFile:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._close()
         if self._exists:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+            self._remove()
         _mine.discard(self.path.name)
+
+
+class _BothNamesError(OSError):
+    """The file has its new name, but neither that one nor the old one can be taken away."""
 
 
 def rename_new(source: Path, final: Path) -> None:
@@ -324,10 +340,12 @@ def _rename(temporary: Path, final: Path, force: bool) -> None:
                 temporary.unlink()
             except FileNotFoundError:
                 pass  # somebody else took the old name away: the new one may be the only one left
-            except OSError:
+            except OSError as error:
                 # It cannot go: then it has not moved, and is not to be there twice.
-                with contextlib.suppress(OSError):
-                    final.unlink()
+                try:
+                    final.unlink(missing_ok=True)
+                except OSError:
+                    raise _BothNamesError(error.errno, error.strerror) from error
                 raise
             return
     if os.path.lexists(final):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from lib_toolkit.autoprune.looking import SUFFIXES, Found
 from lib_toolkit.autoprune.moving import are_equal, copy_new, make_folder, move_new, remove
-from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
+from lib_toolkit.autoprune.naming import Group, Names, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED
 from lib_toolkit.autoprune.sidecars import Sidecar, models_of
 from lib_toolkit.autoprune.steps import now
@@ -26,14 +27,7 @@ def place_model(found: Found, group: Group, intend: Intend, copy: bool) -> Group
     """Bring the file itself to the group's folder, under its first number that is free. Raises TargetError and, for
     a copy, what reading raises."""
     make_folder(group.folder)
-    while True:
-        group = free_group(group, group.number)
-        intend(group)
-        with suppress(FileExistsError):
-            (copy_new if copy else move_new)(found.path, group.model)
-            note(group)
-            return group
-        forget(group.folder)
+    return _named(Names(group), intend, partial(copy_new if copy else move_new, found.path))
 
 
 def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Group, tuple[str, ...]]:
@@ -42,6 +36,7 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
     Is a name taken meanwhile, model and sidecars go on to the next free number together. ``copies``: the sidecars
     stay where they are, too; so do those that another model than ``source`` shares.
     """
+    names = Names(group)
     while True:
         placed: list[tuple[Sidecar, bool]] = []
         troubles: list[str] = []
@@ -58,7 +53,11 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
             return group, tuple(troubles)
         for sidecar, copied in placed:
             remove(group.place(sidecar)) if copied else move_new(group.place(sidecar), sidecar.path)
-        group = _renumber(group, intend)
+        try:
+            names.refuse(group)
+            group = _named(names, intend, partial(move_new, group.model))
+        except TargetError as error:
+            return group, tuple(f"{sidecar.path.name} could not follow: {error}" for sidecar in group.sidecars)
 
 
 def dispose(found: Found, drop: Path, along: tuple[Sidecar, ...] = ()) -> str:
@@ -133,13 +132,13 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _renumber(group: Group, intend: Intend) -> Group:
-    before = group.model
+def _named(names: Names, intend: Intend, bring: Callable[[Path], None]) -> Group:
+    """Bring the model to the first of the names that is free."""
     while True:
-        forget(group.folder)
-        group = free_group(group, group.number + 1)
+        group = names.free()
         intend(group)
         with suppress(FileExistsError):
-            move_new(before, group.model)
+            bring(group.model)
             note(group)
             return group
+        names.refuse(group)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lib_toolkit.errors import FormatError, TargetError, VerificationError
+from lib_toolkit.errors import FormatError, TakenError, TargetError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.target import TemporaryFile, rename_new, way_out
@@ -58,10 +58,8 @@ def copy_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
             shutil.copystat(source, target.path)  # as a rename would: programs sort models by their time
         try:
             target.commit()
-        except TargetError:
-            if os.path.lexists(final):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
-            raise
+        except TakenError:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
 
 
 def _verify(path: Path, size: int, digest: bytes, name: str, progress: Progress) -> None:

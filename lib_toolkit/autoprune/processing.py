@@ -15,7 +15,6 @@ without an end, sees which steps were taken (``recovery``), and takes the rest.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from lib_toolkit.autoprune.journal import Intent, Journal
 from lib_toolkit.autoprune.line import Task, Work
 from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
-from lib_toolkit.autoprune.naming import Group, forget, free_group, note
+from lib_toolkit.autoprune.naming import Group, Names, forget, note
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sketching import MAY_COME, blank, group_of, named, placed, told, unwritten, with_result
 from lib_toolkit.autoprune.sorting import Verdict, judge
@@ -46,7 +45,15 @@ from lib_toolkit.autoprune.steps import (
     Step,
     now,
 )
-from lib_toolkit.errors import CancelledError, FormatError, IncompleteError, TargetError, ToolkitError, UsageError
+from lib_toolkit.errors import (
+    CancelledError,
+    FormatError,
+    IncompleteError,
+    TakenError,
+    TargetError,
+    ToolkitError,
+    UsageError,
+)
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import PROVENANCE
 from lib_toolkit.progress import Progress
@@ -152,11 +159,11 @@ class Worker:
         """Write the result. Which tensors keep their type is known only then: where a file turns out to hold the same
         already, that is given too, and the result goes again."""
         make_folder(job.group.folder)
-        verdict, group = job.verdict, job.group
+        verdict, names = job.verdict, Names(job.group)
         threads = self.policy.threads or (1 if job.found.size < _SMALL else None)
         how = WriteOptions(verdict.file_format, hash_source=True, hash_result=True, workers=threads)
         while True:
-            group = free_group(group, group.number)
+            group = names.free()
             if not self._on_the_way.isdisjoint(group.places):
                 yield None  # the next number is known when those have their names
                 continue
@@ -165,11 +172,8 @@ class Worker:
                 with self._going(*group.places):
                     written: Written = yield partial(write, verdict.plan, group.model, how, self.progress)
                 break
-            except TargetError:
-                if not os.path.lexists(group.model):
-                    raise
-                # The name was taken while the file was written: another number, once more.
-                forget(group.folder)
+            except TakenError:
+                names.refuse(group)
         about, equal, step = job.about, None, with_result(job.step, written)
         if written.plan is not verdict.plan:
             result = written.plan.as_model()

@@ -245,6 +245,35 @@ def test_a_read_only_target_keeps_no_other_file_from_its_place(lib, monkeypatch)
     assert lib.run().counts == {"written": 1, "moved": 1}
 
 
+@pytest.mark.skipif(not hasattr(os, "link"), reason="makes hard links")
+def test_a_target_that_lets_nothing_go_gets_one_copy(lib, monkeypatch):
+    save(lib.drop / "a.safetensors", samples.lora())
+    (lib.drop / "a.png").write_text("picture")
+    real = {name: getattr(os, name) for name in ("unlink", "rename")}
+
+    def guarded(name):
+        def call(path, *given, **named):
+            if Path(path).parent == lib.folder("lora"):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            return real[name](path, *given, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in real:
+            patch.setattr(os, name, guarded(name))
+        (step,) = lib.run().steps
+        assert step.outcome == "postponed"
+        assert "lets nothing be removed or renamed" in step.reason
+        assert lib.files() == ["Autoprune/a.png", "Autoprune/a.safetensors", "Lora/a.safetensors"]
+        assert_halved(lib.folder("lora") / "a.safetensors", samples.lora())
+        (step,) = lib.run().steps
+        assert (step.outcome, step.recovered) == ("written", True)
+        assert lib.files() == ["Autoprune/Done/a.safetensors", "Lora/a.png", "Lora/a.safetensors"]
+    lib.run()
+    assert lib.temporary() == []
+
+
 def test_a_result_that_does_not_read_back_leaves_the_source(lib, monkeypatch):
     source = save(lib.drop / "a.safetensors", samples.lora())
     before = source.read_bytes()
