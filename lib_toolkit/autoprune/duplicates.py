@@ -157,16 +157,18 @@ class Known:
     def was_kept(self, name: str, mark: tuple[int, int, int]) -> bool:
         """Whether this source, unchanged, was dealt with before as is wished now, and the result is still there."""
         kept = self._kept.get(name)
-        return kept == _Kept(*mark[:2], self._wishes, kept.target) and Path(kept.target).is_file() if kept else False
+        if kept is None or kept != _Kept(*mark[:2], self._wishes, kept.target):
+            return False
+        return os.path.isfile(kept.target)  # noqa: PTH113 (Path.is_file raises where a folder is closed)
 
     def save(self) -> None:
         """Remember it for the next run; when that fails, it is found out again then."""
         if not self._changed:
             return
-        entries = {path: asdict(entry) for path, entry in self._entries.items() if Path(path).exists()}
-        kept = {name: asdict(one) for name, one in self._kept.items() if (self._path.parent / name).exists()}
+        entries = {path: asdict(entry) for path, entry in self._entries.items() if not _is_gone(path)}
+        kept = {name: asdict(one) for name, one in self._kept.items() if not _is_gone(self._path.parent / name)}
         data = json.dumps({"schema": SCHEMA, "models": entries, "kept": kept}).encode()
-        with contextlib.suppress(TargetError), TemporaryFile(self._path) as file:
+        with contextlib.suppress(TargetError, OSError), TemporaryFile(self._path) as file:
             file.write_at(0, memoryview(data))
             file.sync()
             file.commit(force=True)
@@ -205,6 +207,17 @@ class Known:
                 entry.fingerprint = _fingerprint(model, progress, self._threads)
                 self._changed = True
         return entry.fingerprint
+
+
+def _is_gone(path: str | Path) -> bool:
+    """Whether nothing is there for sure: what cannot be asked for now may be there again later."""
+    try:
+        os.stat(path)  # noqa: PTH116 (a thousand paths are not needed)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _models_below(folder: Path, without: Path) -> Iterator[Path]:
