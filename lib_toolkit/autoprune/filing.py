@@ -43,7 +43,7 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
         for sidecar in group.sidecars:
             copy = copies or is_shared(sidecar, source)
             try:
-                if _bring(sidecar.path, group.place(sidecar), copy):
+                if bring(sidecar.path, group.place(sidecar), copy):
                     placed.append((sidecar, copy))
             except FileExistsError:
                 break
@@ -103,8 +103,9 @@ def _text_name(name: str) -> str:
     return f"{name}{_WHY}"
 
 
-def _bring(path: Path, final: Path, copy: bool) -> bool:
-    """False where the same bytes stand there already, as after a crash. Raises FileExistsError for other bytes."""
+def bring(path: Path, final: Path, copy: bool) -> bool:
+    """Move or copy a sidecar; False where the same bytes stand there already, as after a crash. Raises
+    FileExistsError for other bytes."""
     try:
         (copy_new if copy else move_new)(path, final)
     except FileExistsError:
@@ -132,13 +133,13 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _named(names: Names, intend: Intend, bring: Callable[[Path], None]) -> Group:
+def _named(names: Names, intend: Intend, move: Callable[[Path], None]) -> Group:
     """Bring the model to the first of the names that is free."""
     while True:
         group = names.free()
         intend(group)
         with suppress(FileExistsError):
-            bring(group.model)
+            move(group.model)
             note(group)
             return group
         names.refuse(group)

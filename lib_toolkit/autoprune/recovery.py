@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from lib_toolkit.autoprune import hashes
-from lib_toolkit.autoprune.filing import explain, has_text, is_shared
+from lib_toolkit.autoprune.filing import bring, explain, has_text, is_shared
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.looking import Look
-from lib_toolkit.autoprune.moving import are_equal, copy_new, move_new, remove
+from lib_toolkit.autoprune.moving import remove
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sidecars import Sidecar, belongs_to
-from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, WRITTEN, Step, now
+from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, POSTPONED, WRITTEN, Step, now
 from lib_toolkit.errors import FormatError, ToolkitError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import source_of
@@ -57,7 +57,12 @@ def recover(
         elif not _is_result(Path(intent.target), intent):
             tell(replace(intent.step, outcome=LEFT, time=now(), reason="It was taken away before its work was ended."))
         else:
-            tell(_ended(intent, drop, progress))
+            try:
+                step = _ended(intent, drop, progress)
+            except OSError as error:
+                reason = f"Its last steps were refused by the system ({error.strerror or error}); check the disk."
+                step, waiting[name] = replace(intent.step, outcome=POSTPONED, time=now(), reason=reason), intent
+            tell(step)
     return waiting
 
 
@@ -73,7 +78,7 @@ def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
     target, troubles = Path(intent.target), []
     for begin, end in intent.sidecars:
         if os.path.lexists(begin):
-            troubles += _bring(Path(begin), Path(end), is_shared(Sidecar(Path(begin), ""), drop / intent.file))
+            troubles += _bring(Path(begin), Path(end), drop / intent.file)
     if intent.action == HAS_FAILED and not has_text(target):
         troubles += explain(target, intent.step.reason)
     step = replace(intent.step, outcome=intent.action, time=now(), recovered=True, source="")
@@ -110,14 +115,11 @@ _COARSE = 2 * 10**9
 """Nanoseconds by which a time may differ after a copy to a file system that counts in steps of two seconds."""
 
 
-def _bring(begin: Path, end: Path, shared: bool) -> list[str]:
+def _bring(begin: Path, end: Path, source: Path) -> list[str]:
     try:
-        (copy_new if shared else move_new)(begin, end)
+        bring(begin, end, is_shared(Sidecar(begin, ""), source))
     except FileExistsError:
-        if not are_equal(begin, end):
-            return [f"{begin.name} could not follow: {end.name} has come into being meanwhile."]
-        if not shared:
-            remove(begin)
+        return [f"{begin.name} could not follow: {end.name} has come into being meanwhile."]
     except (ToolkitError, OSError) as error:
         return [f"{begin.name} could not follow: {error}"]
     return []

@@ -56,14 +56,14 @@ def test_a_sidecar_name_that_is_taken_while_the_model_is_written(lib, monkeypatc
     save(lib.drop / "big.safetensors", samples.lora())
     (lib.drop / "big.json").write_text("mine")
     (lib.drop / "big.png").write_text("picture")
-    original = filing._bring
+    original = filing.bring
 
     def meanwhile(path, final, copy):
         if final.name == "big.png":
             final.write_text("somebody else's")
         return original(path, final, copy)
 
-    monkeypatch.setattr(filing, "_bring", meanwhile)
+    monkeypatch.setattr(filing, "bring", meanwhile)
     (step,) = lib.run().steps
     assert step.outcome == "written"
     assert lib.files("Lora") == ["Lora/big(1).json", "Lora/big(1).png", "Lora/big(1).safetensors", "Lora/big.png"]
