@@ -11,8 +11,8 @@ from lib_toolkit.autoprune.naming import free_group
 from lib_toolkit.autoprune.policy import FAILED, Policy
 from lib_toolkit.autoprune.sketching import MAY_COME, blank, group_of, named, placed, told, unwritten
 from lib_toolkit.autoprune.sorting import judge
-from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, WAITING, WRITTEN, Step
-from lib_toolkit.errors import CancelledError, IncompleteError, ToolkitError
+from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, POSTPONED, WAITING, WRITTEN, Step
+from lib_toolkit.errors import CancelledError, IncompleteError, ToolkitError, UnreadableError
 from lib_toolkit.formats import open_model
 from lib_toolkit.progress import Progress
 
@@ -58,6 +58,8 @@ def preview(found: Found, policy: Policy, known: Known, progress: Progress, prom
             return replace(placed(step, group, ()), target_size=size, reason=reason, sidecars=places)
     except CancelledError:
         raise
+    except UnreadableError as error:
+        return replace(blank(found, PLANNED, f"It would stay: {named(error, found)}"), foreseen=POSTPONED)
     except ToolkitError as error:
         if not unchanged(found):
             return blank(found, WAITING, "It was changed or taken away while it was read.")

@@ -12,6 +12,7 @@ from typing import Protocol
 from lib_toolkit.edits.precision import precision_table
 from lib_toolkit.edits.recipes import Wishes
 from lib_toolkit.errors import UsageError
+from lib_toolkit.streaming import MOST_WORKERS
 
 COMPONENT = "component"
 """The kind of folder that takes what has none of its own."""
@@ -51,7 +52,8 @@ class Policy:
 
     ``vae_format`` and ``component_format`` are of FORMATS, ``precision`` of ``edits.precision.PRECISIONS``. ``sources``
     says what becomes of a file once its result is verified: moved to ``Done``, kept where it is, or deleted.
-    ``workers`` are the threads of one file's work, 0 to choose. Raises UsageError for what makes no sense.
+    ``workers`` are the threads of the work, MOST_WORKERS at most, 0 to choose. Raises UsageError for what makes no
+    sense.
     """
 
     drop: Path
@@ -75,8 +77,10 @@ class Policy:
                 raise UsageError(f"{value!r} is no {name} that Autoprune knows; choose {' or '.join(known)}.")
         if COMPONENT not in self.folders:
             raise UsageError("Autoprune needs a folder for components, which takes what has no folder of its own.")
-        if self.workers < 0:
-            raise UsageError(f"{self.workers} cannot be a number of workers; 0 lets the program choose.")
+        if not 0 <= self.workers <= MOST_WORKERS:
+            raise UsageError(
+                f"{self.workers} cannot be a number of workers; choose 0 to {MOST_WORKERS} (0 lets the program choose)."
+            )
         drop = self.drop.resolve()
         for kind, folder in self.folders.items():
             if folder.resolve().is_relative_to(drop):

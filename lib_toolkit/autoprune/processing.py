@@ -52,6 +52,7 @@ from lib_toolkit.errors import (
     TakenError,
     TargetError,
     ToolkitError,
+    UnreadableError,
     UsageError,
 )
 from lib_toolkit.formats import open_model
@@ -97,6 +98,8 @@ class Worker:
             if step.source == found.name and step.outcome in {WRITTEN, MOVED, DUPLICATE}:
                 self.known.keep(found.name, found.mark, step.target)
             return step
+        except UnreadableError as error:
+            return blank(found, POSTPONED, named(error, found))
         except (OutgrownError, FormatError, UsageError) as error:
             if isinstance(error, IncompleteError) and is_fresh(found):
                 return blank(found, WAITING, MAY_COME)
@@ -273,7 +276,9 @@ class Worker:
             group = place_model(found, group, intend, copy=False)
             group, troubles = follow(group, found.path, False, intend)
             troubles = (*troubles, *explain(group.model, reason))
-        except (TargetError, OSError) as error:
+        except CancelledError:
+            raise
+        except (ToolkitError, OSError) as error:
             return blank(found, POSTPONED, f"{reason} It could not be moved to {FAILED}: {error}")
         return placed(step, group, troubles)
 

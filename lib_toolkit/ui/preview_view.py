@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib_toolkit.autoprune import Policy, Step
 from lib_toolkit.autoprune.policy import DONE
-from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, WRITTEN
+from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, POSTPONED, WRITTEN
 from lib_toolkit.reports.html import EMPTY, Html, bullets, tag
 from lib_toolkit.reports.numbers import counted, human_bytes
 from lib_toolkit.ui.autoprune_view import OUTCOMES, card, place_of
@@ -17,6 +17,7 @@ _FORESEEN = {
     MOVED: ("→", "would be moved as it is", "good"),
     DUPLICATE: ("=", "is there already", "good"),
     HAS_FAILED: ("✕", "would go to Failed", "bad"),
+    POSTPONED: ("!", "would be postponed", "bad"),
 }
 _LISTED = 200
 
