@@ -25,7 +25,7 @@ from lib_toolkit.analysis.values import Request
 from lib_toolkit.autoprune.looking import SUFFIXES
 from lib_toolkit.casting import Cast, scratch
 from lib_toolkit.dtypes import DType
-from lib_toolkit.errors import FormatError, TargetError
+from lib_toolkit.errors import FormatError, TargetError, UnreadableError
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.model import Model, count_bytes
@@ -195,8 +195,13 @@ class Known:
         entry = self._entries.get(str(path))
         if entry is None or (entry.size, entry.time) != (size, time):
             entry = _Entry(size, time)
-            with contextlib.suppress(FormatError, OSError), open_model(path) as model:
-                entry.table, entry.sample = _table(model), _sample(model)
+            try:
+                with open_model(path) as model:
+                    entry.table, entry.sample = _table(model), _sample(model)
+            except (UnreadableError, OSError):
+                return _Entry(size, time)  # it may be a model: a later run looks again
+            except FormatError:
+                pass
             self._entries[str(path)] = entry
             self._changed = True
         return entry

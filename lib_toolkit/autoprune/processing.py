@@ -50,7 +50,6 @@ from lib_toolkit.errors import (
     FormatError,
     IncompleteError,
     TakenError,
-    TargetError,
     ToolkitError,
     UnreadableError,
     UsageError,
