@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,70 @@ def test_between_file_systems_a_file_is_copied_verified_and_then_removed(tmp_pat
         moving.move_new(source, tmp_path / "c.bin")
     assert source.read_bytes() == b"another"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+
+
+@pytest.fixture
+def other_disk(monkeypatch):
+    """Windows, where no file with the attribute read-only is removed, and a folder on another drive."""
+    usual = os.unlink
+
+    def unlink(path, **how):
+        if not os.lstat(path).st_mode & stat.S_IWRITE:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        usual(path, **how)
+
+    def other_device(source, final):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(moving, "_KEEPS_READ_ONLY", True)
+    monkeypatch.setattr(moving, "rename_new", other_device)
+
+
+def _read_only(path):
+    path.write_bytes(b"model")
+    os.utime(path, (1e9, 1e9))
+    path.chmod(0o444)
+    return path
+
+
+def test_a_read_only_file_moves_to_another_disk_as_it_is(tmp_path, other_disk):
+    source, final = _read_only(tmp_path / "a.bin"), tmp_path / "b.bin"
+    moving.move_new(source, final)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.bin"]
+    assert final.read_bytes() == b"model"
+    assert (final.stat().st_mtime, final.stat().st_mode & 0o777) == (1e9, 0o444)
+
+
+def test_a_read_only_file_in_use_stays_read_only_and_alone(tmp_path, other_disk, monkeypatch):
+    source = _read_only(tmp_path / "a.bin")
+    usual = os.unlink
+
+    def held(path, **how):
+        if Path(path) == source:
+            raise PermissionError(errno.EACCES, "Another process uses it")
+        usual(path, **how)
+
+    monkeypatch.setattr(os, "unlink", held)
+    with pytest.raises(TargetError, match="close what uses it"):
+        moving.move_new(source, tmp_path / "b.bin")
+    assert list(tmp_path.iterdir()) == [source]
+    assert source.stat().st_mode & 0o777 == 0o444
+
+
+def test_the_copy_of_a_read_only_file_goes_again_when_its_name_is_taken(tmp_path, other_disk, monkeypatch):
+    source, final = _read_only(tmp_path / "a.bin"), tmp_path / "b.bin"
+    usual = moving._verify
+
+    def meanwhile(*given):
+        usual(*given)
+        final.write_bytes(b"another")
+
+    monkeypatch.setattr(moving, "_verify", meanwhile)
+    with pytest.raises(FileExistsError):
+        moving.move_new(source, final)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+    assert final.read_bytes() == b"another"
 
 
 @pytest.mark.parametrize(
