@@ -72,6 +72,44 @@ def test_rotation_keeps_the_last_run_and_what_is_unfinished(lib, monkeypatch):
     assert files == ["5.safetensors", "4.safetensors", "3.safetensors"]
 
 
+@pytest.mark.parametrize("held", ["journal.jsonl", "journal.1.jsonl", "journal.5.jsonl"])
+def test_rotation_loses_nothing_while_a_journal_is_held(tmp_path, monkeypatch, held):
+    """Windows renames no file that another program reads."""
+    texts = {"journal.jsonl": "new", **{f"journal.{number}.jsonl": f"old {number}" for number in range(1, 10)}}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    usual = Path.rename
+
+    def rename(self, target):
+        if self.name == held:
+            raise PermissionError(errno.EACCES, "Another process uses it")
+        return usual(self, target)
+
+    def told():
+        return [path.read_text() for path in sorted(tmp_path.iterdir())]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        for _ in range(12):
+            assert journal.rotate(tmp_path, largest=1) is False
+            lost = set(texts.values()).difference(told())
+            assert lost == (set() if held == "journal.jsonl" else {"old 9"})
+    assert journal.rotate(tmp_path, largest=1) is True
+    assert told() == ["new", *(f"old {number}" for number in range(1, 9))]
+
+
+def test_a_journal_on_its_way_aside_is_read(lib, monkeypatch):
+    """Killed, or refused, between two renames."""
+    for name, run in (("journal.1.jsonl", "one"), ("journal.0.jsonl", "two")):
+        (lib.drop / name).write_text(json.dumps({"line": "begin", "run": run, "time": "now"}) + "\n")
+    assert last_run(lib.policy()).id == "two"
+    save(lib.drop / "a.safetensors", samples.lora())
+    assert outcomes(lib.run()) == {"a.safetensors": WRITTEN}, "it is no stranger in the folder"
+    names = sorted(path.name for path in lib.drop.glob("journal*"))
+    assert names == ["journal.1.jsonl", "journal.2.jsonl", "journal.jsonl"]
+    assert '"two"' in (lib.drop / "journal.1.jsonl").read_text()
+
+
 def test_a_journal_grown_large_is_put_aside_before_a_run(lib):
     (lib.drop / "journal.jsonl").write_bytes((b'{"line": "' + b"x" * 10_000 + b'"}\n') * (journal.LARGEST // 10_000))
     save(lib.drop / "a.safetensors", samples.lora())
