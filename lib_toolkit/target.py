@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 import zlib
@@ -300,7 +301,9 @@ class TemporaryFile:
             self.path.unlink()
         except OSError:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, 0)  # what cannot go is not to fill the disk
+                status = self.path.lstat()
+                if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+                    os.truncate(self.path, 0)  # what cannot go is not to fill the disk
 
     def __enter__(self) -> TemporaryFile:
         return self

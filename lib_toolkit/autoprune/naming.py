@@ -86,11 +86,9 @@ class Names:
     """The names that a group may get, one after another: what proved to be taken is not offered again, whatever the
     folder shows of it."""
 
-    def __init__(self, group: Group, begin: int | None = None) -> None:
-        """``begin``: the first number, by default the group's own."""
-        self._group = group
-        self._begin = group.number if begin is None else begin
-        self._left = _TRIES
+    def __init__(self, group: Group) -> None:
+        """They begin with the group's own number."""
+        self._group, self._begin, self._left = group, group.number, _TRIES
 
     def free(self) -> Group:
         """The group with the first number that is free, as far as can be seen."""
