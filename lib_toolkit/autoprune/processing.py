@@ -27,7 +27,7 @@ from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.duplicates import About, Known, describe
 from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, place_model
 from lib_toolkit.autoprune.journal import Intent, Journal
-from lib_toolkit.autoprune.line import Task, Work
+from lib_toolkit.autoprune.line import Task, Work, its_turn
 from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
 from lib_toolkit.autoprune.naming import Group, Names, forget, note
@@ -97,26 +97,31 @@ class Worker:
             if step.source == found.name and step.outcome in {WRITTEN, MOVED, DUPLICATE}:
                 self.known.keep(found.name, found.mark, step.target)
             return step
-        except UnreadableError as error:
+        except CancelledError:
+            raise
+        except Exception as error:
+            trouble = error
+        yield its_turn
+        return self._troubled(found, trouble)
+
+    def _troubled(self, found: Found, error: Exception) -> Step:
+        """What becomes of a file that could not be dealt with; one must not keep the others from it."""
+        if isinstance(error, UnreadableError):
             return blank(found, POSTPONED, named(error, found))
-        except (OutgrownError, FormatError, UsageError) as error:
+        if isinstance(error, (OutgrownError, FormatError, UsageError)):
             if isinstance(error, IncompleteError) and is_fresh(found):
                 return blank(found, WAITING, MAY_COME)
             if unchanged(found):
                 return self._fail(found, named(error, found))
             return blank(found, WAITING, "It was changed or taken away while it was read.")
-        except CancelledError:
-            raise
-        except ToolkitError as error:
+        if isinstance(error, ToolkitError):
             return blank(found, POSTPONED, str(error))
-        except MemoryError:
+        if isinstance(error, MemoryError):
             return blank(found, POSTPONED, "There was not enough memory; close other programs.")
-        except OSError as error:
+        if isinstance(error, OSError):
             return blank(found, POSTPONED, f"The system refused a step ({error.strerror or error}); check the disk.")
-        except Exception as error:
-            # One file must not keep the others from being dealt with.
-            what = f"{type(error).__name__}: {error}"
-            return blank(found, POSTPONED, f"Something unforeseen went wrong ({what}); please report it.")
+        what = f"{type(error).__name__}: {error}"
+        return blank(found, POSTPONED, f"Something unforeseen went wrong ({what}); please report it.")
 
     def _file(self, found: Found) -> Work:
         with open_model(found.path) as model:
