@@ -182,6 +182,17 @@ def way_out(error: OSError) -> str:
     return _WAYS_OUT.get(error.errno or 0, "check the disk, or choose another one")
 
 
+def stands_in_the_way(folder: Path) -> str:
+    """What keeps a folder from being at a path, or from being made there: a file, a link; empty where nothing does."""
+    for path in (folder, *folder.parents):
+        if os.path.lexists(path):
+            if os.path.isdir(path):  # noqa: PTH112 (which never raises)
+                return ""
+            name = "it" if path == folder else path
+            return f"{name} is a {'link that leads to no folder' if path.is_symlink() else 'file'}"
+    return ""
+
+
 def _same_file(path: Path, source: Path) -> bool:
     try:
         return path.samefile(source)

@@ -228,7 +228,7 @@ def _is_gone(path: str | Path) -> bool:
 def _models_below(folder: Path, without: Path) -> Iterator[Path]:
     """Model files, save those of the drop folder, should that lie here."""
     count = 0
-    for here, folders, files in os.walk(folder.resolve()):
+    for here, folders, files in os.walk(os.path.realpath(folder)):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(here, name) != without]
         for name in files:
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):

@@ -16,7 +16,7 @@ from pathlib import Path
 from lib_toolkit.errors import FormatError, TakenError, TargetError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.target import TemporaryFile, rename_new, way_out
+from lib_toolkit.target import TemporaryFile, rename_new, stands_in_the_way, way_out
 
 _PIECE = 512 << 10
 _PATIENCE = 5.0
@@ -104,7 +104,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TargetError(f"The folder {folder} cannot be made: {error.strerror}; choose another one.") from None
+        why, advice = stands_in_the_way(folder), "take that away, or choose another folder"
+        why, advice = (why, advice) if why else (error.strerror or str(error), way_out(error))
+        raise TargetError(f"The folder {folder} cannot be made: {why}; {advice}.") from None
 
 
 def are_equal(one: Path, other: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -81,10 +82,14 @@ class Policy:
             raise UsageError(
                 f"{self.workers} cannot be a number of workers; choose 0 to {MOST_WORKERS} (0 lets the program choose)."
             )
-        drop = self.drop.resolve()
         for kind, folder in self.folders.items():
-            if folder.resolve().is_relative_to(drop):
+            if _real(folder).is_relative_to(self.real_drop):
                 raise UsageError(f"The folder for {kind} ({folder}) lies in the drop folder; choose another one.")
+
+    @property
+    def real_drop(self) -> Path:
+        """The drop folder with links resolved, as far as they lead anywhere."""
+        return _real(self.drop)
 
     @property
     def wishes(self) -> Wishes:
@@ -121,6 +126,11 @@ class Policy:
             return cls(**known)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UsageError(f"This is no policy for Autoprune ({type(error).__name__}: {error}).") from None
+
+
+def _real(folder: Path) -> Path:
+    """Unlike Path.resolve it takes a link in a circle on every Python."""
+    return Path(os.path.realpath(folder))
 
 
 def policy_of(library: Library) -> Policy:
