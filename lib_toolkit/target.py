@@ -131,7 +131,7 @@ def check_target(
         if not force:
             raise TakenError(f"{path} exists already; choose another name.")
         path = Path(os.path.realpath(path))  # unlike Path.resolve it takes a loop of links on every Python
-    _check_room(path, size)
+    check_room(path, size, path.parent)
     if not at_once:
         _check_rights(path)
     return path
@@ -144,17 +144,19 @@ def refuse_folder(path: Path) -> None:
         raise TargetError(f"{folder} is a folder; give the name of a file in it.")
 
 
-def _check_room(path: Path, size: int) -> None:
+def check_room(path: Path, size: int, folder: Path, promised: int = 0) -> None:
+    """Raise TargetError where the disk of ``folder`` has no room for the file, once ``promised`` bytes are taken."""
     try:
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(folder).free - promised
     except OSError as error:
         raise TargetError(
             f"{path} cannot be written: its folder cannot be used ({error}); mend it, or choose another one."
         ) from None
     if free < size + _ROOM:
+        by_then = " by then" if promised > 0 else ""
         raise TargetError(
-            f"{path} takes {size:,} bytes, beside which {_ROOM:,} must stay free, and its folder has {free:,} free; "
-            "make room, or choose another disk."
+            f"{path} takes {size:,} bytes, beside which {_ROOM:,} must stay free, and its folder has "
+            f"{max(0, free):,} free{by_then}; make room, or choose another disk."
         )
 
 
@@ -164,10 +166,10 @@ def _check_rights(path: Path) -> None:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         probe.unlink(missing_ok=True)  # another process may have taken it for one that a killed writer left
     except OSError as error:
-        raise _closed(path, error) from None
+        raise closed(path, error) from None
 
 
-def _closed(path: Path, error: OSError) -> TargetError:
+def closed(path: Path, error: OSError) -> TargetError:
     """What to say where no file can be made."""
     return TargetError(f"{path} cannot be written: its folder takes no files ({error.strerror}); {way_out(error)}.")
 
@@ -180,17 +182,6 @@ def _failed(path: Path, error: OSError) -> TargetError:
 def way_out(error: OSError) -> str:
     """What the user can do where a folder would not have a file."""
     return _WAYS_OUT.get(error.errno or 0, "check the disk, or choose another one")
-
-
-def stands_in_the_way(folder: Path) -> str:
-    """What keeps a folder from being at a path, or from being made there: a file, a link; empty where nothing does."""
-    for path in (folder, *folder.parents):
-        if os.path.lexists(path):
-            if os.path.isdir(path):  # noqa: PTH112 (which never raises)
-                return ""
-            name = "it" if path == folder else path
-            return f"{name} is a {'link that leads to no folder' if path.is_symlink() else 'file'}"
-    return ""
 
 
 def _same_file(path: Path, source: Path) -> bool:
@@ -218,7 +209,7 @@ class TemporaryFile:
         try:
             self.path, self._fd = self._create(flags)
         except OSError as error:
-            raise _closed(final, error) from None
+            raise closed(final, error) from None
         _mine.add(self.path.name)
         self._open = True
         self._exists = True

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lib_toolkit.autoprune.refusals import check_folder
 from lib_toolkit.errors import FormatError, TakenError, TargetError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.target import TemporaryFile, rename_new, stands_in_the_way, way_out
+from lib_toolkit.target import TemporaryFile, rename_new, way_out
 
 _PIECE = 512 << 10
 _PATIENCE = 5.0
@@ -101,12 +102,11 @@ def _unlocked(path: Path) -> int | None:
 
 def make_folder(folder: Path) -> None:
     """The folder and those above it. Raises TargetError when the system refuses."""
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why, advice = stands_in_the_way(folder), "take that away, or choose another folder"
-        why, advice = (why, advice) if why else (error.strerror or str(error), way_out(error))
-        raise TargetError(f"The folder {folder} cannot be made: {why}; {advice}.") from None
+        raise TargetError(f"The folder {folder} cannot be made: {error.strerror}; {way_out(error)}.") from None
 
 
 def are_equal(one: Path, other: Path) -> bool:

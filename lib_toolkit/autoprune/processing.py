@@ -32,7 +32,18 @@ from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
 from lib_toolkit.autoprune.moving import are_equal, make_folder, remove
 from lib_toolkit.autoprune.naming import Group, Names, forget, note
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
-from lib_toolkit.autoprune.sketching import MAY_COME, blank, group_of, named, placed, told, unwritten, with_result
+from lib_toolkit.autoprune.sketching import (
+    MAY_COME,
+    blank,
+    group_of,
+    named,
+    placed,
+    refused,
+    told,
+    unwritten,
+    why_kept,
+    with_result,
+)
 from lib_toolkit.autoprune.sorting import Verdict, judge
 from lib_toolkit.autoprune.steps import (
     DUPLICATE,
@@ -119,7 +130,7 @@ class Worker:
         if isinstance(error, MemoryError):
             return blank(found, POSTPONED, "There was not enough memory; close other programs.")
         if isinstance(error, OSError):
-            return blank(found, POSTPONED, f"The system refused a step ({error.strerror or error}); check the disk.")
+            return blank(found, POSTPONED, refused(error))
         what = f"{type(error).__name__}: {error}"
         return blank(found, POSTPONED, f"Something unforeseen went wrong ({what}); please report it.")
 
@@ -139,8 +150,8 @@ class Worker:
                 else:
                     taken = yield partial(hashes.of_source, model, self.progress, self.policy.threads)
                     job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())))
-        if equal is not None and equal.is_symlink() and equal.samefile(found.path):
-            return replace(job.step, outcome=LEFT, reason=f"{equal} is a link to it, which would lead nowhere then.")
+        if equal is not None and (why := why_kept(equal, found)):
+            return replace(job.step, outcome=LEFT, reason=why)
         if equal is not None:
             lacking = _only_here(verdict.plan.metadata, equal)
             return self._duplicate(replace(job, step=replace(job.step, findings=(*job.step.findings, *lacking))), equal)

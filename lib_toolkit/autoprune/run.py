@@ -21,12 +21,12 @@ from lib_toolkit.autoprune.looking import Aside, Found, Look, Mark, look, stable
 from lib_toolkit.autoprune.policy import Policy
 from lib_toolkit.autoprune.processing import Worker
 from lib_toolkit.autoprune.recovery import recover, remove_temporaries
+from lib_toolkit.autoprune.refusals import stands_in_the_way
 from lib_toolkit.autoprune.sketching import blank
 from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
 from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
 from lib_toolkit.progress import SILENT, Portion, Progress
 from lib_toolkit.streaming import default_workers
-from lib_toolkit.target import stands_in_the_way
 
 PAUSE = 2.0
 """Seconds between two looks: what changes meanwhile is still being copied."""

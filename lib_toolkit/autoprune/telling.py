@@ -36,6 +36,7 @@ _FORESEEN = {
     DUPLICATE: "there already",
     HAS_FAILED: "to move to Failed",
     POSTPONED: "to postpone",
+    LEFT: "to leave alone",
 }
 
 
