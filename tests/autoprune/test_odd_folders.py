@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,22 @@ def test_a_drop_folder_that_is_a_link_to_a_folder_that_was_not_made_yet_is_made(
     lib.drop.symlink_to(tmp_path / "elsewhere")
     assert lib.run().steps == ()
     assert (tmp_path / "elsewhere").is_dir()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="they are one folder there")
+@pytest.mark.parametrize("name", ["done", "FAILED"])
+def test_a_folder_named_like_an_own_one_in_other_letters_is_looked_into(lib, name):
+    save(lib.drop / name / "b.safetensors", samples.lora())
+    assert [step.file for step in waiting(lib.policy())] == [f"{name}/b.safetensors"]
+    assert outcomes(lib.run()) == {f"{name}/b.safetensors": "written"}
+    assert lib.files() == [f"Autoprune/Done/{name}/b.safetensors", f"Lora/{name}/b.safetensors"]
+    assert lib.run().steps == ()
+
+
+@pytest.mark.parametrize(("own", "name"), [("Done", "done"), ("Failed", "failed")])
+def test_one_that_is_the_own_folder_under_another_name_is_not(lib, own, name):
+    """As on disks that do not tell case apart."""
+    save(lib.drop / name / "b.safetensors", samples.lora())
+    if not (lib.drop / own).exists():
+        (lib.drop / own).symlink_to(name)
+    assert waiting(lib.policy()) == lib.run().steps == ()
