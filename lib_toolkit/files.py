@@ -8,7 +8,7 @@ import stat
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from lib_toolkit.errors import FormatError, IncompleteError, UnreadableError
 
@@ -28,6 +28,15 @@ _WAYS_OUT = {
     errno.EACCES: "check its permissions",
     errno.EIO: "check the disk and its cable, then try again, or get the file again",
 }
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, open for reading. Raises OSError, also where it is a pipe or a device, for which nobody waits."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "It is no regular file", str(path))
+    return os.fdopen(fd, "rb")
 
 
 class ByteSource(Protocol):

@@ -26,6 +26,7 @@ from lib_toolkit.autoprune.looking import SUFFIXES
 from lib_toolkit.casting import Cast, scratch
 from lib_toolkit.dtypes import DType
 from lib_toolkit.errors import FormatError, TargetError, UnreadableError
+from lib_toolkit.files import open_regular
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.model import Model, count_bytes
@@ -176,7 +177,8 @@ class Known:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            told = json.loads(self._path.read_bytes())
+            with open_regular(self._path) as file:
+                told = json.load(file)
             if told.get("schema") == SCHEMA:
                 self._kept = {str(name): _Kept(**one) for name, one in told["kept"].items()}
                 self._entries = {str(path): _Entry(**entry) for path, entry in told["models"].items()}

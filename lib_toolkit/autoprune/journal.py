@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lib_toolkit.autoprune.steps import POSTPONED, SCHEMA, WAITING, Run, Step, now, step_of
 from lib_toolkit.errors import TargetError
+from lib_toolkit.files import open_regular
 from lib_toolkit.target import way_out
 
 NAME = "journal.jsonl"
@@ -64,6 +65,11 @@ class Journal:
         self.path = folder / NAME
         self._run = run
         self._synced = time.monotonic()
+        if os.path.exists(self.path) and not os.path.isfile(self.path):  # noqa: PTH110, PTH113 (these never raise)
+            raise TargetError(
+                f"The journal {self.path} is no regular file, and nothing is done without it; take that away, and "
+                "a new one is made."
+            )
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         with self._told():
             self._fd = os.open(self.path, flags, 0o666)
@@ -147,7 +153,7 @@ def lines(folder: Path) -> Iterator[dict[str, object]]:
     """Every line that can be read, oldest first, from the last journal put aside on."""
     for path in (_aside(folder, 1), _aside(folder, 0), folder / NAME):
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 for raw in file:
                     try:
                         line = json.loads(raw)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, watch
+from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, waiting, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Journal
 from lib_toolkit.autoprune.lock import FolderLock
@@ -362,3 +362,29 @@ def test_a_source_that_goes_during_its_move_does_not_take_the_result_along(tmp_p
         monkeypatch.setattr(moving, "rename_new", elsewhere)
     moving.move_new(source, final)
     assert final.read_text() == "x"
+
+
+@pytest.mark.parametrize("count", [1 << 63, -5, 10**400])
+def test_a_count_that_no_file_has_is_none(count):
+    step = step_of({"file": "a", "outcome": "written", "size": count, "removed": [{"reason": "x", "bytes": count}]})
+    assert (step.size, step.removed[0].bytes) == (0, 0)
+    assert "a → " in sentence(step)
+    assert step_of({"size": (1 << 63) - 1}).size == (1 << 63) - 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
+@pytest.mark.parametrize("name", ["journal.jsonl", "journal.1.jsonl", ".autoprune.cache.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_nobody_waits_for_a_pipe_in_the_place_of_a_file(lib, name, make):
+    source = save(lib.drop / "a.safetensors", samples.lora())
+    make(lib.drop / name)
+    asked = threading.Thread(target=lambda: (last_run(lib.policy()), waiting(lib.policy())), daemon=True)
+    asked.start()
+    asked.join(30)
+    assert not asked.is_alive()
+    if name == "journal.jsonl":
+        with pytest.raises(TargetError, match="is no regular file"):
+            lib.run()
+        assert source.is_file() and not lib.folder("lora").exists()
+    else:
+        assert outcomes(lib.run())["a.safetensors"] == "written"
