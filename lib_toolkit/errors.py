@@ -18,6 +18,10 @@ class IncompleteError(FormatError):
     """The file ends before what it should hold does: it was cut off, or more of it is still to come."""
 
 
+class UnreadableError(FormatError):
+    """The system would not open or read the file now, which says nothing of what it holds: that may be sound."""
+
+
 class UnsafeFileError(FormatError):
     """The file tries to run programs or import code; nothing of it was run."""
 

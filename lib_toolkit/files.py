@@ -8,12 +8,35 @@ import stat
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from lib_toolkit.errors import FormatError, IncompleteError
+from lib_toolkit.errors import FormatError, IncompleteError, UnreadableError
 
 _MAX_READ = 1 << 30
 """Linux moves at most 2 GiB - 4 KiB in one call; stay clear of it."""
+
+_IS_SHORT = "close programs that need much, then try again"
+_IS_MISNAMED = "check the name, or give another file"
+_IS_AWAY = "check that its disk or share is there, then try again"
+_WAYS_OUT = {
+    errno.EMFILE: _IS_SHORT,
+    errno.ENFILE: _IS_SHORT,
+    errno.ENOMEM: _IS_SHORT,
+    errno.ENAMETOOLONG: _IS_MISNAMED,
+    errno.ENOTDIR: _IS_MISNAMED,
+    errno.EINVAL: _IS_MISNAMED,
+    errno.EACCES: "check its permissions",
+    errno.EIO: "check the disk and its cable, then try again, or get the file again",
+}
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, open for reading. Raises OSError, also where it is a pipe or a device, for which nobody waits."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "It is no regular file", str(path))
+    return os.fdopen(fd, "rb")
 
 
 class ByteSource(Protocol):
@@ -30,19 +53,22 @@ class ReadObserver(Protocol):
     def __call__(self, offset: int, data: memoryview) -> None: ...
 
 
-def _not_opened(path: Path, error: OSError | ValueError) -> FormatError:
-    """What to say where the system refuses a name for a rarer reason; the name itself may hold anything."""
-    if isinstance(error, OSError) and error.errno == errno.ELOOP:
-        return FormatError(f"{path} is a symbolic link in a circle, which leads to no file; name the file itself.")
-    reason = (error.strerror if isinstance(error, OSError) else None) or error
-    return FormatError(f"{str(path)!r} cannot be opened ({reason}); check the name, or give another file.")
+def _not_opened(path: Path, error: OSError) -> UnreadableError:
+    """What to say where the system does not open a file that it knows; the name itself may hold anything."""
+    if error.errno == errno.ELOOP:
+        return UnreadableError(f"{path} is a symbolic link in a circle, which leads to no file; name the file itself.")
+    if isinstance(error, PermissionError):
+        return UnreadableError(f"{path} may not be read; check its permissions.")
+    advice = _WAYS_OUT.get(error.errno or 0, _IS_AWAY)
+    return UnreadableError(f"{str(path)!r} cannot be opened ({error.strerror or error}); {advice}.")
 
 
 class SourceFile:
     """A regular file opened once for positional reads, which remembers what it was when it was opened."""
 
     def __init__(self, path: Path) -> None:
-        """Open ``path``. Raises FormatError with a sentence for a folder, a device, no rights or no file."""
+        """Open ``path``. Raises FormatError with a sentence for a folder, a device or no file, UnreadableError where
+        the system refuses."""
         self.path = path
         try:
             kind = path.stat().st_mode
@@ -53,10 +79,10 @@ class SourceFile:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
             raise FormatError(f"{path} does not exist; check the name, or refresh the list.") from None
-        except PermissionError:
-            raise FormatError(f"{path} may not be read; check its permissions.") from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise _not_opened(path, error) from None
+        except ValueError as error:  # a name that no system has
+            raise FormatError(f"{str(path)!r} cannot be opened ({error}); {_IS_MISNAMED}.") from None
         self._identity = self._stat()
         self.size = self._identity[0]
         self.observer: ReadObserver | None = None
@@ -106,8 +132,9 @@ class SourceFile:
                 os.lseek(handle, offset, os.SEEK_SET)
                 data = os.read(handle, len(view))
         except OSError as error:
-            raise FormatError(
-                f"{self.path} could not be read at byte {offset:,} ({error.strerror}); check the disk, or get it again."
+            advice = _WAYS_OUT.get(error.errno or 0, _IS_AWAY)
+            raise UnreadableError(
+                f"{self.path} could not be read at byte {offset:,} ({error.strerror}); {advice}."
             ) from error
         view[: len(data)] = data
         return len(data)

@@ -25,6 +25,9 @@ PIECE = 256 << 10
 WRITE = 512 << 10
 """Bytes of one write; larger ones run on fresh memory pages and are slower."""
 
+MOST_WORKERS = 32
+"""Threads that a user may wish for: each holds files open, of which some systems give a program no more than 256."""
+
 Sink = Callable[[int, memoryview], None]
 
 

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 import zlib
@@ -130,7 +131,7 @@ def check_target(
         if not force:
             raise TakenError(f"{path} exists already; choose another name.")
         path = Path(os.path.realpath(path))  # unlike Path.resolve it takes a loop of links on every Python
-    _check_room(path, size)
+    check_room(path, size, path.parent)
     if not at_once:
         _check_rights(path)
     return path
@@ -143,17 +144,19 @@ def refuse_folder(path: Path) -> None:
         raise TargetError(f"{folder} is a folder; give the name of a file in it.")
 
 
-def _check_room(path: Path, size: int) -> None:
+def check_room(path: Path, size: int, folder: Path, promised: int = 0) -> None:
+    """Raise TargetError where the disk of ``folder`` has no room for the file, once ``promised`` bytes are taken."""
     try:
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(folder).free - promised
     except OSError as error:
         raise TargetError(
             f"{path} cannot be written: its folder cannot be used ({error}); mend it, or choose another one."
         ) from None
     if free < size + _ROOM:
+        by_then = " by then" if promised > 0 else ""
         raise TargetError(
-            f"{path} takes {size:,} bytes, beside which {_ROOM:,} must stay free, and its folder has {free:,} free; "
-            "make room, or choose another disk."
+            f"{path} takes {size:,} bytes, beside which {_ROOM:,} must stay free, and its folder has "
+            f"{max(0, free):,} free{by_then}; make room, or choose another disk."
         )
 
 
@@ -163,10 +166,10 @@ def _check_rights(path: Path) -> None:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         probe.unlink(missing_ok=True)  # another process may have taken it for one that a killed writer left
     except OSError as error:
-        raise _closed(path, error) from None
+        raise closed(path, error) from None
 
 
-def _closed(path: Path, error: OSError) -> TargetError:
+def closed(path: Path, error: OSError) -> TargetError:
     """What to say where no file can be made."""
     return TargetError(f"{path} cannot be written: its folder takes no files ({error.strerror}); {way_out(error)}.")
 
@@ -206,7 +209,7 @@ class TemporaryFile:
         try:
             self.path, self._fd = self._create(flags)
         except OSError as error:
-            raise _closed(final, error) from None
+            raise closed(final, error) from None
         _mine.add(self.path.name)
         self._open = True
         self._exists = True
@@ -260,7 +263,7 @@ class TemporaryFile:
     def commit(self, force: bool = False) -> None:
         """Give the file its final name, replacing another one only with ``force``; sync the folder.
 
-        Raises TargetError when the name was taken meanwhile, or the system refuses.
+        Raises TakenError when the name was taken meanwhile, TargetError when the system refuses.
         """
         deadline = time.monotonic() + _PATIENCE
         if sys.platform == "win32":
@@ -270,7 +273,13 @@ class TemporaryFile:
                 _rename(self.path, self.final, force)
                 break
             except FileExistsError:
-                raise TargetError(f"{self.final} has come into being meanwhile; choose another name.") from None
+                raise TakenError(f"{self.final} has come into being meanwhile; choose another name.") from None
+            except _BothNamesError as error:
+                self._exists = False
+                raise TargetError(
+                    f"{self.final} is in place, but its folder lets nothing be removed or renamed ({error.strerror}), "
+                    f"so that it stays there as {self.path.name} too; {way_out(error)}."
+                ) from error
             except OSError as error:
                 # Windows: virus scanners and previews hold new files for a moment.
                 if not isinstance(error, PermissionError) or time.monotonic() > deadline:
@@ -289,15 +298,27 @@ class TemporaryFile:
                 self._flusher.stop()
             os.close(self._fd)
 
+    def _remove(self) -> None:
+        try:
+            self.path.unlink()
+        except OSError:
+            with contextlib.suppress(OSError):
+                status = self.path.lstat()
+                if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+                    os.truncate(self.path, 0)  # what cannot go is not to fill the disk
+
     def __enter__(self) -> TemporaryFile:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._close()
         if self._exists:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+            self._remove()
         _mine.discard(self.path.name)
+
+
+class _BothNamesError(OSError):
+    """The file has its new name, but neither that one nor the old one can be taken away."""
 
 
 def rename_new(source: Path, final: Path) -> None:
@@ -324,10 +345,12 @@ def _rename(temporary: Path, final: Path, force: bool) -> None:
                 temporary.unlink()
             except FileNotFoundError:
                 pass  # somebody else took the old name away: the new one may be the only one left
-            except OSError:
+            except OSError as error:
                 # It cannot go: then it has not moved, and is not to be there twice.
-                with contextlib.suppress(OSError):
-                    final.unlink()
+                try:
+                    final.unlink(missing_ok=True)
+                except OSError:
+                    raise _BothNamesError(error.errno, error.strerror) from error
                 raise
             return
     if os.path.lexists(final):

@@ -151,12 +151,52 @@ def test_commit_and_what_an_error_leaves(tmp_path):
 
 def test_a_name_taken_meanwhile_is_kept(tmp_path):
     path = tmp_path / "a.bin"
-    with pytest.raises(TargetError, match="meanwhile"), TemporaryFile(path) as file:
+    with pytest.raises(TakenError, match="meanwhile"), TemporaryFile(path) as file:
         file.write_at(0, memoryview(b"mine"))
         path.write_bytes(b"theirs")
         file.commit()
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
     assert path.read_bytes() == b"theirs"
+
+
+def _let_nothing_go(monkeypatch) -> None:
+    """Files may be made and not removed or renamed, as with the attribute ``a`` of Linux or on write-once shares."""
+
+    def refuse(*given, **named):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for name in ("unlink", "rename"):
+        monkeypatch.setattr(os, name, refuse)
+        monkeypatch.setattr(Path, name, refuse)
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="makes a hard link")
+def test_a_name_of_our_own_is_no_rival(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    with monkeypatch.context() as patch, TemporaryFile(path) as file:
+        file.write_at(0, memoryview(b"mine"))
+        file.sync()
+        _let_nothing_go(patch)
+        with pytest.raises(TargetError, match="is in place, but its folder lets nothing be removed or renamed") as told:
+            file.commit()
+        assert not isinstance(told.value, TakenError)
+        assert "give the folder the rights" in str(told.value)
+    assert path.read_bytes() == b"mine"
+    assert sorted(tmp_path.iterdir()) == sorted([path, file.path])
+    assert remove_stale(tmp_path) == [file.path], "once the folder has the rights"
+
+
+def test_a_temporary_file_that_cannot_go_takes_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(target, "_PATIENCE", 0.0)
+    if hasattr(os, "link"):
+        monkeypatch.delattr(os, "link")
+    with monkeypatch.context() as patch:
+        _let_nothing_go(patch)
+        with pytest.raises(TargetError, match="could not be put in place"), TemporaryFile(tmp_path / "a.bin") as file:
+            file.write_at(0, memoryview(bytes(5000)))
+            file.commit()
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size == 0
 
 
 def test_umask_decides_the_rights(tmp_path):

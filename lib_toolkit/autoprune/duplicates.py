@@ -25,7 +25,8 @@ from lib_toolkit.analysis.values import Request
 from lib_toolkit.autoprune.looking import SUFFIXES
 from lib_toolkit.casting import Cast, scratch
 from lib_toolkit.dtypes import DType
-from lib_toolkit.errors import FormatError, TargetError
+from lib_toolkit.errors import FormatError, TargetError, UnreadableError
+from lib_toolkit.files import open_regular
 from lib_toolkit.formats import open_model
 from lib_toolkit.identify import identify
 from lib_toolkit.model import Model, count_bytes
@@ -157,16 +158,18 @@ class Known:
     def was_kept(self, name: str, mark: tuple[int, int, int]) -> bool:
         """Whether this source, unchanged, was dealt with before as is wished now, and the result is still there."""
         kept = self._kept.get(name)
-        return kept == _Kept(*mark[:2], self._wishes, kept.target) and Path(kept.target).is_file() if kept else False
+        if kept is None or kept != _Kept(*mark[:2], self._wishes, kept.target):
+            return False
+        return os.path.isfile(kept.target)  # noqa: PTH113 (Path.is_file raises where a folder is closed)
 
     def save(self) -> None:
         """Remember it for the next run; when that fails, it is found out again then."""
         if not self._changed:
             return
-        entries = {path: asdict(entry) for path, entry in self._entries.items() if Path(path).exists()}
-        kept = {name: asdict(one) for name, one in self._kept.items() if (self._path.parent / name).exists()}
+        entries = {path: asdict(entry) for path, entry in self._entries.items() if not _is_gone(path)}
+        kept = {name: asdict(one) for name, one in self._kept.items() if not _is_gone(self._path.parent / name)}
         data = json.dumps({"schema": SCHEMA, "models": entries, "kept": kept}).encode()
-        with contextlib.suppress(TargetError), TemporaryFile(self._path) as file:
+        with contextlib.suppress(TargetError, OSError), TemporaryFile(self._path) as file:
             file.write_at(0, memoryview(data))
             file.sync()
             file.commit(force=True)
@@ -174,7 +177,8 @@ class Known:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            told = json.loads(self._path.read_bytes())
+            with open_regular(self._path) as file:
+                told = json.load(file)
             if told.get("schema") == SCHEMA:
                 self._kept = {str(name): _Kept(**one) for name, one in told["kept"].items()}
                 self._entries = {str(path): _Entry(**entry) for path, entry in told["models"].items()}
@@ -193,8 +197,13 @@ class Known:
         entry = self._entries.get(str(path))
         if entry is None or (entry.size, entry.time) != (size, time):
             entry = _Entry(size, time)
-            with contextlib.suppress(FormatError, OSError), open_model(path) as model:
-                entry.table, entry.sample = _table(model), _sample(model)
+            try:
+                with open_model(path) as model:
+                    entry.table, entry.sample = _table(model), _sample(model)
+            except (UnreadableError, OSError):
+                return _Entry(size, time)  # it may be a model: a later run looks again
+            except FormatError:
+                pass
             self._entries[str(path)] = entry
             self._changed = True
         return entry
@@ -207,10 +216,21 @@ class Known:
         return entry.fingerprint
 
 
+def _is_gone(path: str | Path) -> bool:
+    """Whether nothing is there for sure: what cannot be asked for now may be there again later."""
+    try:
+        os.stat(path)  # noqa: PTH116 (a thousand paths are not needed)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _models_below(folder: Path, without: Path) -> Iterator[Path]:
     """Model files, save those of the drop folder, should that lie here."""
     count = 0
-    for here, folders, files in os.walk(folder.resolve()):
+    for here, folders, files in os.walk(os.path.realpath(folder)):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(here, name) != without]
         for name in files:
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):

@@ -6,11 +6,12 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from lib_toolkit.autoprune.looking import SUFFIXES, Found, looks_into
 from lib_toolkit.autoprune.moving import copy_new, is_copy, make_folder, move_new, remove, remove_source
-from lib_toolkit.autoprune.naming import Group, forget, free_group, note, usable
+from lib_toolkit.autoprune.naming import Group, Names, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED
 from lib_toolkit.autoprune.sidecars import Sidecar, models_of
 from lib_toolkit.autoprune.steps import now
@@ -24,28 +25,26 @@ Intend = Callable[[Group], None]
 
 
 def make_place(folder: Path, drop: Path) -> None:
-    """Make the folder where something goes. Raises TargetError when the system refuses, and when a link leads back to
-    where sources lie: what went there would be dealt with again in each run."""
+    """Make the folder where something goes. Raises TargetError when the system refuses, and as ``check_place`` does."""
+    check_place(folder, drop)
+    make_folder(folder)
+
+
+def check_place(folder: Path, drop: Path) -> None:
+    """Raise TargetError when a link leads back to where sources lie: what went there would be dealt with again in each
+    run."""
     if looks_into(folder, drop):
         raise TargetError(
             f"{folder} leads into the drop folder through a link, so that nothing can be filed there; remove the link, "
             "or let it lead elsewhere."
         )
-    make_folder(folder)
 
 
 def place_model(found: Found, drop: Path, group: Group, intend: Intend, copy: bool) -> Group:
     """Bring the file itself to the group's folder, under its first number that is free. Raises TargetError and, for
     a copy, what reading raises."""
     make_place(group.folder, drop)
-    while True:
-        group = free_group(group, group.number)
-        intend(group)
-        with suppress(FileExistsError):
-            (copy_new if copy else move_new)(found.path, group.model)
-            note(group)
-            return group
-        forget(group.folder)
+    return _named(Names(group), intend, partial(copy_new if copy else move_new, found.path))
 
 
 def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Group, tuple[str, ...]]:
@@ -54,13 +53,14 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
     Is a name taken meanwhile, model and sidecars go on to the next free number together. ``copies``: the sidecars
     stay where they are, too; so do those that another model than ``source`` shares.
     """
+    names = Names(group)
     while True:
         placed: list[tuple[Sidecar, bool]] = []
         troubles: list[str] = []
         for sidecar in group.sidecars:
             copy = copies or is_shared(sidecar, source)
             try:
-                if _bring(sidecar.path, group.place(sidecar), copy):
+                if bring(sidecar.path, group.place(sidecar), copy):
                     placed.append((sidecar, copy))
             except FileExistsError:
                 break
@@ -70,7 +70,11 @@ def follow(group: Group, source: Path, copies: bool, intend: Intend) -> tuple[Gr
             return group, tuple(troubles)
         for sidecar, copied in placed:
             remove(group.place(sidecar)) if copied else move_new(group.place(sidecar), sidecar.path)
-        group = _renumber(group, intend)
+        try:
+            names.refuse(group)
+            group = _named(names, intend, partial(move_new, group.model))
+        except TargetError as error:
+            return group, tuple(f"{sidecar.path.name} could not follow: {error}" for sidecar in group.sidecars)
 
 
 def dispose(found: Found, drop: Path, along: tuple[Sidecar, ...] = ()) -> str:
@@ -116,8 +120,9 @@ def _text_name(name: str) -> str:
     return f"{name}{_WHY}"
 
 
-def _bring(path: Path, final: Path, copy: bool) -> bool:
-    """False where the same bytes stand there already, as after a crash. Raises FileExistsError for other bytes."""
+def bring(path: Path, final: Path, copy: bool) -> bool:
+    """Move or copy a sidecar; False where the same bytes stand there already, as after a crash. Raises
+    FileExistsError for other bytes."""
     try:
         (copy_new if copy else move_new)(path, final)
     except FileExistsError:
@@ -150,13 +155,13 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _renumber(group: Group, intend: Intend) -> Group:
-    before = group.model
+def _named(names: Names, intend: Intend, move: Callable[[Path], None]) -> Group:
+    """Bring the model to the first of the names that is free."""
     while True:
-        forget(group.folder)
-        group = free_group(group, group.number + 1)
+        group = names.free()
         intend(group)
         with suppress(FileExistsError):
-            move_new(before, group.model)
+            move(group.model)
             note(group)
             return group
+        names.refuse(group)

@@ -4,7 +4,8 @@ Every line has ``schema``, ``line``, ``run`` (an id) and ``time``. ``line`` is o
 ``begin`` and ``end`` of a run (``end`` with ``state`` and ``reason``); ``intent``: what comes next for a file,
 with ``action``, ``target``, ``source_to``, ``sidecars`` (pairs of paths) and the ``step`` as far as it is known;
 ``step``: what became of a file (``steps.Step``). An intent without a step of the same file behind it was cut short.
-A large journal is renamed to ``journal.1.jsonl`` and so on before a run begins.
+A large journal is renamed to ``journal.1.jsonl`` and so on before a run begins; ``journal.0.jsonl`` is one on its way
+there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from lib_toolkit.autoprune.steps import POSTPONED, SCHEMA, WAITING, Run, Step, now, step_of
 from lib_toolkit.errors import TargetError
+from lib_toolkit.files import open_regular
 from lib_toolkit.target import way_out
 
 NAME = "journal.jsonl"
@@ -63,6 +65,11 @@ class Journal:
         self.path = folder / NAME
         self._run = run
         self._synced = time.monotonic()
+        if os.path.exists(self.path) and not os.path.isfile(self.path):  # noqa: PTH110, PTH113 (these never raise)
+            raise TargetError(
+                f"The journal {self.path} is no regular file, and nothing is done without it; take that away, and "
+                "a new one is made."
+            )
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         with self._told():
             self._fd = os.open(self.path, flags, 0o666)
@@ -113,21 +120,29 @@ def _last_byte(fd: int, size: int) -> bytes:
 
 
 def rotate(folder: Path, largest: int = LARGEST) -> bool:
-    """Put a journal aside that has grown large; True when that was done."""
-    path = folder / NAME
-    try:
-        if path.stat().st_size < largest:
-            return False
-    except OSError:
-        return False
+    """Put a journal aside that has grown large; True when that was done.
+
+    Windows renames none that another program reads. Those of before are touched only when the large one is on its way,
+    and what stops there goes on in a later run.
+    """
+    path, between = folder / NAME, _aside(folder, 0)
     with contextlib.suppress(OSError):
-        for number in range(KEPT, 0, -1):
-            old = _aside(folder, number)
-            if old.exists():
-                old.unlink() if number == KEPT else old.rename(_aside(folder, number + 1))
-        path.rename(_aside(folder, 1))
+        if not between.exists():
+            if path.stat().st_size < largest:
+                return False
+            path.rename(between)
+        _make_way(folder)
+        between.rename(_aside(folder, 1))
         return True
     return False
+
+
+def _make_way(folder: Path) -> None:
+    """Free the number 1: those up to the first gap move on. The oldest goes where there is none."""
+    gap = next((number for number in range(1, KEPT + 1) if not _aside(folder, number).exists()), KEPT)
+    _aside(folder, gap).unlink(missing_ok=True)
+    for number in range(gap - 1, 0, -1):
+        _aside(folder, number).rename(_aside(folder, number + 1))
 
 
 def _aside(folder: Path, number: int) -> Path:
@@ -136,9 +151,9 @@ def _aside(folder: Path, number: int) -> Path:
 
 def lines(folder: Path) -> Iterator[dict[str, object]]:
     """Every line that can be read, oldest first, from the last journal put aside on."""
-    for path in (_aside(folder, 1), folder / NAME):
+    for path in (_aside(folder, 1), _aside(folder, 0), folder / NAME):
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 for raw in file:
                     try:
                         line = json.loads(raw)

@@ -28,6 +28,10 @@ Work: TypeAlias = "Generator[Task | None, Any, Step]"
 """The work on one file. It yields None to wait until every file before it is done with."""
 
 
+def its_turn() -> None:
+    """A task that does nothing: the work goes on when its turn comes, with no need for files behind it to wait."""
+
+
 def alone(work: Work) -> Step:
     """Do the work in this thread, from its beginning to its end. Raises what the work raises."""
     resume: Task = work.__next__
@@ -90,7 +94,7 @@ class Line:
         """Begin with another file. Raises what the work on it or on one before it raises."""
         while len(self._waiting) >= self._most or (self._waiting and self._waiting[0][1].done()):
             self._go_on_with_oldest()
-        self._resume(work, work.__next__)
+        self._resume(work, work.__next__, is_oldest=not self._waiting)
 
     def drain(self) -> None:
         """End the work on all files that were put."""
@@ -101,17 +105,21 @@ class Line:
         work, future = self._waiting[0]
         error = future.exception()
         self._waiting.popleft()
-        self._resume(work, _sending(work, future.result()) if error is None else _throwing(work, error))
+        resume = _sending(work, future.result()) if error is None else _throwing(work, error)
+        self._resume(work, resume, is_oldest=True)
 
-    def _resume(self, work: Work, resume: Task) -> None:
+    def _resume(self, work: Work, resume: Task, is_oldest: bool) -> None:
         try:
-            while (task := resume()) is None:
-                self.drain()
+            while (task := resume()) is None or (task is its_turn and is_oldest):
+                if task is None:
+                    self.drain()
                 resume = _sending(work, None)
         except StopIteration as end:
             self._ended(end.value)
         else:
-            self._waiting.append((work, self._pool.submit(task)))
+            # Those behind it do not overtake it.
+            keep = self._waiting.appendleft if is_oldest else self._waiting.append
+            keep((work, self._pool.submit(task)))
 
     def __enter__(self) -> Line:
         return self

@@ -74,7 +74,7 @@ class FolderLock:
 
 def is_held(folder: Path) -> bool:
     """Whether a run works on the folder now."""
-    if not (folder / LOCK).exists():
+    if not os.path.exists(folder / LOCK):  # noqa: PTH110 (Path.exists raises where a folder is closed)
         return False
     try:
         with FolderLock(folder):
@@ -126,11 +126,19 @@ class _Owner:
                 self._remove_if_stale()
                 continue
             except OSError as error:
-                raise TargetError(f"{self._path} cannot be made ({error.strerror}); {way_out(error)}.") from None
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                json.dump({"host": _host(), "pid": os.getpid(), "mark": self._mark}, file)
+                raise self._refused(error) from None
+            try:
+                with os.fdopen(fd, "w", encoding="utf-8") as file:
+                    json.dump({"host": _host(), "pid": os.getpid(), "mark": self._mark}, file)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._path.unlink()  # without its text it would keep every other run away for a while
+                raise self._refused(error) from None
             return
         raise BusyError
+
+    def _refused(self, error: OSError) -> TargetError:
+        return TargetError(f"{self._path} cannot be made ({error.strerror}); {way_out(error)}.")
 
     def _remove_if_stale(self) -> None:
         """Raises BusyError while the owner lives."""

@@ -11,6 +11,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +34,7 @@ _TOO_DEEP = "It lies more than {} folders deep and was not looked into; move it 
 _TOO_MANY = "More than {:,} files lie in the drop folder; this folder was not looked into before others are dealt with."
 
 _OWN_FILE = re.compile(r"journal(\.\d+)?\.jsonl|.+\.why\.txt")
-_OWN_FOLDERS = frozenset({DONE.casefold(), FAILED.casefold()})
+_OWN_FOLDERS = {name.casefold(): name for name in (DONE, FAILED)}
 _MOST = 100_000
 _DEEPEST = 16
 
@@ -211,15 +212,24 @@ def _read(path: Path, top: bool) -> _Folder:
     try:
         with os.scandir(path) as items:
             for item in items:
-                # Done and Failed may be links, to another disk for instance.
-                own = top and item.name.casefold() in _OWN_FOLDERS and (path / item.name).is_dir()
-                if not (own or item.name.startswith(".")):
+                if not ((top and _is_own(path, item.name)) or item.name.startswith(".")):
                     _take(folder, path, item.name)
     except FileNotFoundError:
         pass  # the drop folder was not made yet, or this one went away
     except OSError as error:
         folder.trouble = f"The folder cannot be read ({error.strerror}); give it the rights, or check the disk."
     return folder
+
+
+def _is_own(drop: Path, name: str) -> bool:
+    """Whether it is Done or Failed, also by a name in other letters where the disk takes that for the same. They may be
+    links, to another disk for instance."""
+    own = _OWN_FOLDERS.get(name.casefold(), "")
+    if not own or not os.path.isdir(drop / name):  # noqa: PTH112 (Path.is_dir may raise)
+        return False
+    with suppress(OSError):
+        return name == own or (drop / name).samefile(drop / own)
+    return False
 
 
 def _take(folder: _Folder, path: Path, name: str) -> None:

@@ -7,18 +7,21 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from lib_toolkit.autoprune.identity import are_apart, have_two_names
-from lib_toolkit.errors import FormatError, TargetError, VerificationError
+from lib_toolkit.autoprune.refusals import check_folder
+from lib_toolkit.errors import FormatError, TakenError, TargetError, UnreadableError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.target import TemporaryFile, rename_new, way_out
 
 _PIECE = 512 << 10
 _PATIENCE = 5.0
+_KEEPS_READ_ONLY = os.name == "nt"
 
 
 def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
@@ -28,20 +31,20 @@ def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
     crash cut short, so that both names lead to one file, is ended.
     """
     if have_two_names(source, final):
-        _patiently(source.unlink, source)
+        remove(source)
         return
     try:
         _patiently(lambda: rename_new(source, final), final)
     except _OtherDeviceError:
         copy_new(source, final, progress)
         try:
-            _patiently(source.unlink, source)
+            remove(source)
         except TargetError:
             if not os.path.lexists(source):
                 return  # somebody else took it away: the copy may be the only one left
             # It stays where it is: a second copy would come into being at each further try.
-            with contextlib.suppress(OSError):
-                final.unlink()
+            with contextlib.suppress(TargetError):
+                remove(final)
             raise
 
 
@@ -54,14 +57,14 @@ def copy_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
         target.sync()
         file.check_unchanged()
         _verify(target.path, file.size, before, source.name, progress)
-        with contextlib.suppress(OSError):
-            shutil.copystat(source, target.path)  # as a rename would: programs sort models by their time
         try:
             target.commit()
-        except TargetError:
-            if os.path.lexists(final):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
-            raise
+        except TakenError:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
+    # As a rename would: programs sort models by their time. Not before: a temporary file that may not be written to
+    # could not go again.
+    with contextlib.suppress(OSError):
+        shutil.copystat(source, final)
 
 
 def _verify(path: Path, size: int, digest: bytes, name: str, progress: Progress) -> None:
@@ -76,8 +79,25 @@ def _verify(path: Path, size: int, digest: bytes, name: str, progress: Progress)
 
 
 def remove(path: Path) -> None:
-    """Delete a file. Raises TargetError when the system refuses."""
-    _patiently(path.unlink, path)
+    """Delete a file, though it may be one that is not to be written to. Raises TargetError when the system refuses."""
+    mode = _unlocked(path)
+    try:
+        _patiently(path.unlink, path)
+    except TargetError:
+        if mode is not None:
+            with contextlib.suppress(OSError):
+                path.chmod(mode)
+        raise
+
+
+def _unlocked(path: Path) -> int | None:
+    """Windows removes no file with the attribute read-only: take that away, and return the rights as they were."""
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        if _KEEPS_READ_ONLY and stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IWRITE:
+            path.chmod(status.st_mode | stat.S_IWRITE)
+            return stat.S_IMODE(status.st_mode)
+    return None
 
 
 def remove_source(source: Path, held_by: Path) -> None:
@@ -95,15 +115,17 @@ def remove_source(source: Path, held_by: Path) -> None:
 
 def make_folder(folder: Path) -> None:
     """The folder and those above it. Raises TargetError when the system refuses."""
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TargetError(f"The folder {folder} cannot be made: {error.strerror}; choose another one.") from None
+        raise TargetError(f"The folder {folder} cannot be made: {error.strerror}; {way_out(error)}.") from None
 
 
 def is_copy(copy: Path, source: Path, progress: Progress = SILENT) -> bool:
     """Whether ``copy`` holds the bytes of ``source`` in a file of its own, or is another name of the same file: what
-    ``source`` holds stays when it goes. Raises CancelledError."""
+    ``source`` holds stays when it goes. Raises UnreadableError when the system will not read one of them now, and
+    CancelledError."""
     if have_two_names(copy, source):
         return True
     if not are_apart(copy, source):
@@ -111,6 +133,8 @@ def is_copy(copy: Path, source: Path, progress: Progress = SILENT) -> bool:
     try:
         with SourceFile(copy) as one, SourceFile(source) as other:
             return _have_same_bytes(one, other, progress)
+    except UnreadableError:
+        raise
     except FormatError:
         return False
 

@@ -15,13 +15,16 @@ from pathlib import Path
 
 from lib_toolkit.autoprune.folding import folded
 from lib_toolkit.autoprune.sidecars import Sidecar
-from lib_toolkit.errors import UsageError
+from lib_toolkit.errors import TargetError, UsageError
 from lib_toolkit.target import safe_output_name
 
 _UNUSABLE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 _LONGEST = 255
 _ROOM = len("(99999)")
 _MOST_FOLDERS = 100
+_TRIES = 20
+"""Names that may prove to be taken, one after another, before no more are tried: for each of them a model may have been
+written in vain."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,13 @@ def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ..
     number = begin
     while True:
         numbered = replace(group, number=number)
-        if taken.isdisjoint(folded(name) for name in (*numbered.names, *more(numbered.model.name))):
+        names = (*numbered.names, *more(numbered.model.name))
+        if taken is None:  # the folder does not show its names: each of them is asked for
+            free = not any(os.path.lexists(group.folder / name) for name in names)
+            sure = True
+        else:
+            free = taken.isdisjoint(map(folded, names))
+        if free:
             return numbered
         if sure:
             number += 1
@@ -73,10 +82,35 @@ def free_group(group: Group, begin: int = 0, more: Callable[[str], tuple[str, ..
             taken, sure = _taken(group.folder), True
 
 
+class Names:
+    """The names that a group may get, one after another: what proved to be taken is not offered again, whatever the
+    folder shows of it."""
+
+    def __init__(self, group: Group) -> None:
+        """They begin with the group's own number."""
+        self._group, self._begin, self._left = group, group.number, _TRIES
+
+    def free(self) -> Group:
+        """The group with the first number that is free, as far as can be seen."""
+        return free_group(self._group, self._begin)
+
+    def refuse(self, group: Group) -> None:
+        """One of its names proved to be taken. Raises TargetError when that went on for too long."""
+        forget(group.folder)
+        self._begin = group.number + 1
+        self._left -= 1
+        if not self._left:
+            raise TargetError(
+                f"{_TRIES} names that {group.folder} does not show proved to be taken, last {group.model.name}; "
+                "give the folder the rights to be listed, or choose another one."
+            )
+
+
 def note(group: Group) -> None:
     """The group has come into being."""
-    if group.folder in _LISTED:
-        _LISTED[group.folder][1].update(folded(name) for name in group.names)
+    _, names = _LISTED.get(group.folder, (0.0, None))
+    if names is not None:
+        names.update(map(folded, group.names))
 
 
 def forget(folder: Path) -> None:
@@ -99,16 +133,20 @@ def usable(stem: str, ending: str, sidecars: tuple[Sidecar, ...] = ()) -> str:
 
 
 _FRESH = 1.0
-_LISTED: dict[Path, tuple[float, set[str]]] = {}
+_LISTED: dict[Path, tuple[float, set[str] | None]] = {}
 
 
-def _taken(folder: Path) -> set[str]:
+def _taken(folder: Path) -> set[str] | None:
+    """The names in the folder; None where it does not show them."""
     now = time.monotonic()
     if folder not in _LISTED or now - _LISTED[folder][0] > _FRESH:
+        names: set[str] | None
         try:
             names = {folded(name) for name in os.listdir(folder)}  # noqa: PTH208 (a thousand paths are not needed)
-        except OSError:
+        except FileNotFoundError:
             names = set()
+        except OSError:
+            names = None
         if len(_LISTED) >= _MOST_FOLDERS:
             _LISTED.clear()
         _LISTED[folder] = now, names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +13,7 @@ from typing import Protocol
 from lib_toolkit.edits.precision import precision_table
 from lib_toolkit.edits.recipes import Wishes
 from lib_toolkit.errors import UsageError
+from lib_toolkit.streaming import MOST_WORKERS
 
 COMPONENT = "component"
 """The kind of folder that takes what has none of its own."""
@@ -51,7 +53,8 @@ class Policy:
 
     ``vae_format`` and ``component_format`` are of FORMATS, ``precision`` of ``edits.precision.PRECISIONS``. ``sources``
     says what becomes of a file once its result is verified: moved to ``Done``, kept where it is, or deleted.
-    ``workers`` are the threads of one file's work, 0 to choose. Raises UsageError for what makes no sense.
+    ``workers`` are the threads of the work, MOST_WORKERS at most, 0 to choose. Raises UsageError for what makes no
+    sense.
     """
 
     drop: Path
@@ -75,12 +78,18 @@ class Policy:
                 raise UsageError(f"{value!r} is no {name} that Autoprune knows; choose {' or '.join(known)}.")
         if COMPONENT not in self.folders:
             raise UsageError("Autoprune needs a folder for components, which takes what has no folder of its own.")
-        if self.workers < 0:
-            raise UsageError(f"{self.workers} cannot be a number of workers; 0 lets the program choose.")
-        drop = self.drop.resolve()
+        if not 0 <= self.workers <= MOST_WORKERS:
+            raise UsageError(
+                f"{self.workers} cannot be a number of workers; choose 0 to {MOST_WORKERS} (0 lets the program choose)."
+            )
         for kind, folder in self.folders.items():
-            if folder.resolve().is_relative_to(drop):
+            if _real(folder).is_relative_to(self.real_drop):
                 raise UsageError(f"The folder for {kind} ({folder}) lies in the drop folder; choose another one.")
+
+    @property
+    def real_drop(self) -> Path:
+        """The drop folder with links resolved, as far as they lead anywhere."""
+        return _real(self.drop)
 
     @property
     def wishes(self) -> Wishes:
@@ -117,6 +126,11 @@ class Policy:
             return cls(**known)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UsageError(f"This is no policy for Autoprune ({type(error).__name__}: {error}).") from None
+
+
+def _real(folder: Path) -> Path:
+    """Unlike Path.resolve it takes a link in a circle on every Python."""
+    return Path(os.path.realpath(folder))
 
 
 def policy_of(library: Library) -> Policy:

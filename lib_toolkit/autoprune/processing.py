@@ -27,14 +27,25 @@ from typing import Any
 from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.duplicates import About, Known, describe
 from lib_toolkit.autoprune.filing import aside, dispose, explain, follow, make_place, place_model
-from lib_toolkit.autoprune.identity import are_apart, is_link_to, is_one_folder
+from lib_toolkit.autoprune.identity import are_apart, is_one_folder
 from lib_toolkit.autoprune.journal import Intent, Journal
-from lib_toolkit.autoprune.line import Task, Work
+from lib_toolkit.autoprune.line import Task, Work, its_turn
 from lib_toolkit.autoprune.looking import Found, is_fresh, unchanged
 from lib_toolkit.autoprune.moving import is_copy, remove, remove_source
-from lib_toolkit.autoprune.naming import Group, forget, free_group, note
+from lib_toolkit.autoprune.naming import Group, Names, forget, note
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
-from lib_toolkit.autoprune.sketching import MAY_COME, blank, group_of, named, placed, told, unwritten, with_result
+from lib_toolkit.autoprune.sketching import (
+    MAY_COME,
+    blank,
+    group_of,
+    named,
+    placed,
+    refused,
+    told,
+    unwritten,
+    why_kept,
+    with_result,
+)
 from lib_toolkit.autoprune.sorting import Verdict, judge
 from lib_toolkit.autoprune.steps import (
     DUPLICATE,
@@ -47,7 +58,15 @@ from lib_toolkit.autoprune.steps import (
     Step,
     now,
 )
-from lib_toolkit.errors import CancelledError, FormatError, IncompleteError, TargetError, ToolkitError, UsageError
+from lib_toolkit.errors import (
+    CancelledError,
+    FormatError,
+    IncompleteError,
+    TakenError,
+    ToolkitError,
+    UnreadableError,
+    UsageError,
+)
 from lib_toolkit.formats import open_model
 from lib_toolkit.model import Model
 from lib_toolkit.plan import PROVENANCE
@@ -92,24 +111,31 @@ class Worker:
             if step.source == found.name and step.outcome in {WRITTEN, MOVED, DUPLICATE}:
                 self.known.keep(found.name, found.mark, step.target)
             return step
-        except (OutgrownError, FormatError, UsageError) as error:
+        except CancelledError:
+            raise
+        except Exception as error:
+            trouble = error
+        yield its_turn
+        return self._troubled(found, trouble)
+
+    def _troubled(self, found: Found, error: Exception) -> Step:
+        """What becomes of a file that could not be dealt with; one must not keep the others from it."""
+        if isinstance(error, UnreadableError):
+            return blank(found, POSTPONED, named(error, found))
+        if isinstance(error, (OutgrownError, FormatError, UsageError)):
             if isinstance(error, IncompleteError) and is_fresh(found):
                 return blank(found, WAITING, MAY_COME)
             if unchanged(found):
                 return self._fail(found, named(error, found))
             return blank(found, WAITING, "It was changed or taken away while it was read.")
-        except CancelledError:
-            raise
-        except ToolkitError as error:
+        if isinstance(error, ToolkitError):
             return blank(found, POSTPONED, str(error))
-        except MemoryError:
+        if isinstance(error, MemoryError):
             return blank(found, POSTPONED, "There was not enough memory; close other programs.")
-        except OSError as error:
-            return blank(found, POSTPONED, f"The system refused a step ({error.strerror or error}); check the disk.")
-        except Exception as error:
-            # One file must not keep the others from being dealt with.
-            what = f"{type(error).__name__}: {error}"
-            return blank(found, POSTPONED, f"Something unforeseen went wrong ({what}); please report it.")
+        if isinstance(error, OSError):
+            return blank(found, POSTPONED, refused(error))
+        what = f"{type(error).__name__}: {error}"
+        return blank(found, POSTPONED, f"Something unforeseen went wrong ({what}); please report it.")
 
     def _file(self, found: Found) -> Work:
         with open_model(found.path) as model:
@@ -127,8 +153,8 @@ class Worker:
                 else:
                     taken = yield partial(hashes.of_source, model, self.progress, self.policy.threads)
                     job = replace(job, step=replace(job.step, hashes=dict(taken.as_dict())))
-        if equal is not None and is_link_to(equal, found.path):
-            return replace(job.step, outcome=LEFT, reason=f"{equal} is a link to it, which would lead nowhere then.")
+        if equal is not None and (why := why_kept(equal, found)):
+            return replace(job.step, outcome=LEFT, reason=why)
         if equal is not None:
             lacking = _only_here(verdict.plan.metadata, equal)
             return self._duplicate(replace(job, step=replace(job.step, findings=(*job.step.findings, *lacking))), equal)
@@ -154,24 +180,24 @@ class Worker:
         """Write the result. Which tensors keep their type is known only then: where a file turns out to hold the same
         already, that is given too, and the result goes again."""
         make_place(job.group.folder, self.drop)
-        verdict, group = job.verdict, job.group
+        verdict, names = job.verdict, Names(job.group)
         threads = self.policy.threads or (1 if job.found.size < _SMALL else None)
         how = WriteOptions(verdict.file_format, hash_source=True, hash_result=True, workers=threads)
         while True:
-            group = free_group(group, group.number)
+            group = names.free()
             if not self._on_the_way.isdisjoint(group.places):
                 yield None  # the next number is known when those have their names
+                continue
+            if os.path.lexists(group.model):  # it came after the folder was listed
+                names.refuse(group)
                 continue
             self._intend(job, WRITTEN, group)
             try:
                 with self._going(*group.places):
                     written: Written = yield partial(write, verdict.plan, group.model, how, self.progress)
                 break
-            except TargetError:
-                if not os.path.lexists(group.model):
-                    raise
-                # The name was taken while the file was written: another number, once more.
-                forget(group.folder)
+            except TakenError:
+                names.refuse(group)
         about, equal, step = job.about, None, with_result(job.step, written)
         if written.plan is not verdict.plan:
             result = written.plan.as_model()
@@ -273,7 +299,9 @@ class Worker:
             group = place_model(found, self.drop, group, intend, copy=False)
             group, troubles = follow(group, found.path, False, intend)
             troubles = (*troubles, *explain(group.model, reason))
-        except (TargetError, OSError) as error:
+        except CancelledError:
+            raise
+        except (ToolkitError, OSError) as error:
             return blank(found, POSTPONED, f"{reason} It could not be moved to {FAILED}: {error}")
         return placed(step, group, troubles)
 

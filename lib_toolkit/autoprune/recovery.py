@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from lib_toolkit.autoprune import hashes
-from lib_toolkit.autoprune.filing import explain, has_text, is_shared
+from lib_toolkit.autoprune.filing import bring, explain, has_text, is_shared
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.looking import Look
-from lib_toolkit.autoprune.moving import copy_new, is_copy, move_new, remove_source
+from lib_toolkit.autoprune.moving import is_copy, remove_source
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sidecars import Sidecar, belongs_to
-from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, WRITTEN, Step, now
+from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, POSTPONED, WRITTEN, Step, now
 from lib_toolkit.errors import FormatError, TargetError, ToolkitError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import source_of
@@ -53,20 +53,25 @@ def recover(
             tell(Step(name, LEFT, told.step.size, now(), reason))
             continue
         source, whole = drop / name, False
-        with suppress(TargetError):
+        with suppress(TargetError, FormatError, OSError):  # it lies in two places then, and is dealt with again
             whole = _end_move(source, intent, policy.sources == "keep", progress)
         if os.path.lexists(source):
             waiting[name] = intent
         elif not (whole or _is_result(Path(intent.target), intent)):
             tell(replace(intent.step, outcome=LEFT, time=now(), reason="It was taken away before its work was ended."))
         else:
-            tell(_ended(intent, drop, progress))
+            try:
+                step = _ended(intent, drop, progress)
+            except OSError as error:
+                reason = f"Its last steps were refused by the system ({error.strerror or error}); check the disk."
+                step, waiting[name] = replace(intent.step, outcome=POSTPONED, time=now(), reason=reason), intent
+            tell(step)
     return waiting
 
 
 def _end_move(source: Path, intent: Intent, keeps: bool, progress: Progress) -> bool:
     """Remove a source that was at its new place already, whole, but not yet rid of its old name; True when that was
-    done. Raises TargetError when the system refuses, and CancelledError."""
+    done. Raises TargetError and UnreadableError when the system refuses, and CancelledError."""
     place = intent.source_to if intent.action == WRITTEN else intent.target
     if not place or (keeps and intent.action != HAS_FAILED):
         return False
@@ -82,7 +87,7 @@ def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
     target, troubles = Path(intent.target), []
     for begin, end in intent.sidecars:
         if os.path.lexists(begin):
-            troubles += _bring(Path(begin), Path(end), is_shared(Sidecar(Path(begin), ""), drop / intent.file))
+            troubles += _bring(Path(begin), Path(end), drop / intent.file)
     if intent.action == HAS_FAILED and not has_text(target):
         troubles += explain(target, intent.step.reason)
     step = replace(intent.step, outcome=intent.action, time=now(), recovered=True, source="")
@@ -122,14 +127,11 @@ _COARSE = 2 * 10**9
 """Nanoseconds by which a time may differ after a copy to a file system that counts in steps of two seconds."""
 
 
-def _bring(begin: Path, end: Path, shared: bool) -> list[str]:
+def _bring(begin: Path, end: Path, source: Path) -> list[str]:
     try:
-        (copy_new if shared else move_new)(begin, end)
+        bring(begin, end, is_shared(Sidecar(begin, ""), source))
     except FileExistsError:
-        if not is_copy(end, begin):
-            return [f"{begin.name} could not follow: {end.name} has come into being meanwhile."]
-        if not shared:
-            remove_source(begin, end)
+        return [f"{begin.name} could not follow: {end.name} has come into being meanwhile."]
     except (ToolkitError, OSError) as error:
         return [f"{begin.name} could not follow: {error}"]
     return []

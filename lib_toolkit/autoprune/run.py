@@ -21,6 +21,7 @@ from lib_toolkit.autoprune.looking import Aside, Found, Look, Mark, look, stable
 from lib_toolkit.autoprune.policy import Policy
 from lib_toolkit.autoprune.processing import Worker
 from lib_toolkit.autoprune.recovery import recover, remove_temporaries
+from lib_toolkit.autoprune.refusals import stands_in_the_way
 from lib_toolkit.autoprune.sketching import blank
 from lib_toolkit.autoprune.steps import BEGUN, LEFT, POSTPONED, WAITING, Run, Step, now
 from lib_toolkit.errors import CancelledError, TargetError, ToolkitError, UsageError
@@ -95,8 +96,11 @@ def watch(policy: Policy, every: float, progress: Progress = SILENT, report: Rep
 
 
 def waiting(policy: Policy) -> tuple[Step, ...]:
-    """What lies in the drop folder now and why it lies there: ``waiting``, or ``left`` for what is not taken."""
-    drop = policy.drop.resolve()
+    """What lies in the drop folder now and why it lies there: ``waiting``, or ``left`` for what is not taken.
+
+    Raises UsageError when no folder can be there.
+    """
+    drop = _folder_of(policy)
     known, seen = Known(drop, wishes=policy.mark), look(drop)
     ready, kept = _divided(seen.models, known)
     return (
@@ -111,7 +115,7 @@ def waiting(policy: Policy) -> tuple[Step, ...]:
 
 def last_run(policy: Policy) -> Run | None:
     """The last run that the journal tells of; ``running`` while it goes on, None where there was none."""
-    drop = policy.drop.resolve()
+    drop = policy.real_drop
     run = journals.last(drop)
     if run is not None and run.state == "interrupted" and is_held(drop):
         return Run(run.id, "running", run.began, "", "", run.steps)
@@ -298,12 +302,20 @@ def _divided(models: Iterable[Found], known: Known) -> tuple[list[Found], list[F
 
 def _drop_folder(policy: Policy, dry: bool) -> Path:
     """The drop folder with links resolved; it is made where only itself is missing."""
-    drop = policy.drop.resolve()
+    drop = _folder_of(policy)
     if not drop.is_dir() and not (dry and drop.parent.is_dir()):
         try:
             drop.mkdir()
         except OSError as error:
             raise UsageError(f"The drop folder {drop} cannot be used: {error.strerror}; name another one.") from None
+    return drop
+
+
+def _folder_of(policy: Policy) -> Path:
+    """The drop folder with links resolved, whether it was made yet or not."""
+    drop = policy.real_drop
+    if what := stands_in_the_way(drop):
+        raise UsageError(f"The drop folder {drop} cannot be used: {what}; take that away, or name another one.")
     return drop
 
 

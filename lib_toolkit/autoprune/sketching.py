@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
+from lib_toolkit.autoprune.identity import is_link_to
 from lib_toolkit.autoprune.looking import Found
 from lib_toolkit.autoprune.naming import Group, usable
 from lib_toolkit.autoprune.sorting import Verdict, changed_of, removed_of
@@ -79,6 +81,18 @@ def placed(step: Step, group: Group, troubles: tuple[str, ...]) -> Step:
 def named(error: ToolkitError, found: Found) -> str:
     """What went wrong, with the file called as the user knows it."""
     return str(error).replace(str(found.path), found.name)
+
+
+def refused(error: OSError) -> str:
+    """What to say where the system would not take a step that nobody foresaw."""
+    return f"The system refused a step ({error.strerror or error}); check the disk."
+
+
+def why_kept(equal: Path, found: Found) -> str:
+    """Why a file that is there already stays nevertheless; empty where it does not."""
+    if is_link_to(equal, found.path):
+        return f"{equal} is a link to it, which would lead nowhere then."
+    return ""
 
 
 def group_of(found: Found, verdict: Verdict) -> Group:

@@ -18,7 +18,7 @@ OUTCOMES: Mapping[str, str] = {
     MOVED: "nothing was to be done: the file itself was moved to its folder, byte for byte",
     DUPLICATE: "the result would equal a model that is there already; nothing was written, left out or changed",
     HAS_FAILED: "it cannot be used, and lies in Failed beside a text that says why",
-    POSTPONED: "the place or the disk would not have it; the file lies where it lay and is tried again",
+    POSTPONED: "the system would not read it, or its place not have it; it lies where it lay and is tried again",
     WAITING: "it is still being copied or downloaded, or its turn has not come",
     LEFT: "it is no regular model file, and was left alone",
     PLANNED: "what would be done (dry run)",
@@ -156,6 +156,10 @@ def run_of(table: Mapping[str, object], steps: tuple[Step, ...] = ()) -> Run:
 _TEXTS = ("file", "outcome", "time", "reason", "architecture", "kind", "target", "source", "foreseen")
 
 
+_BEYOND = 1 << 63
+"""What no file system can count."""
+
+
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -166,7 +170,7 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _BEYOND else 0
 
 
 def _tables(value: object) -> list[dict[str, object]]:

@@ -35,6 +35,8 @@ _FORESEEN = {
     MOVED: "to move as they are",
     DUPLICATE: "there already",
     HAS_FAILED: "to move to Failed",
+    POSTPONED: "to postpone",
+    LEFT: "to leave alone",
 }
 
 

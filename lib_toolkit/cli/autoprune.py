@@ -48,7 +48,7 @@ def add_verbs(verbs: Verbs) -> None:
     parser.add_argument("--vae-format", choices=("pt", "safetensors"), help="default: by the settings, else pt")
     parser.add_argument("--component-format", choices=("safetensors", "pt"), help="default: by the settings")
     parser.add_argument("--sources", choices=("done", "keep", "delete"), help="what becomes of a source; default: done")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads; 0 chooses")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads, up to 32; 0 (the default) chooses")
     parser.add_argument("--keep-ema", action="store_true", default=None, help="keep the EMA copy of the UNet")
     parser.add_argument("--fix-clip", action="store_true", default=None, help="rewrite broken CLIP position ids")
     parser.add_argument(

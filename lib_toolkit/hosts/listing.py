@@ -134,7 +134,7 @@ def _items(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 def without_places(text: str, shown: Mapping[Path, str]) -> str:
     """A text, or HTML, with what folders are called in place of their paths, links on the way resolved or not."""
-    spelled = {str(path): name for folder, name in shown.items() for path in (folder, folder.resolve())}
+    spelled = {str(path): name for folder, name in shown.items() for path in (folder, os.path.realpath(folder))}
     spelled |= {html.escape(path): name for path, name in spelled.items()}
     spelled = {path: name for path, name in spelled.items() if len(path) > 1}  # the root of all says nothing
     longest_first = "|".join(map(re.escape, sorted(spelled, key=len, reverse=True)))

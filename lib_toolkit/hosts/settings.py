@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from lib_toolkit.edits.precision import PRECISIONS
+from lib_toolkit.streaming import MOST_WORKERS
 
 Value: TypeAlias = "str | bool | int"
-
-MOST_WORKERS = 32
 
 
 @dataclass(frozen=True)

@@ -177,5 +177,5 @@ def _facts(step: Step, policy: Policy) -> list[str]:
 
 def _folders(policy: Policy) -> Iterable[Path]:
     """The innermost ones first."""
-    folders = {*policy.folders.values(), policy.drop, policy.drop.resolve()}
+    folders = {*policy.folders.values(), policy.drop, policy.real_drop}
     return sorted(folders, key=lambda folder: len(folder.parts), reverse=True)

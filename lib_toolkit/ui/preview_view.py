@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib_toolkit.autoprune import Policy, Step
 from lib_toolkit.autoprune.policy import DONE
-from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, MOVED, PLANNED, WRITTEN
+from lib_toolkit.autoprune.steps import DUPLICATE, HAS_FAILED, LEFT, MOVED, PLANNED, POSTPONED, WRITTEN
 from lib_toolkit.reports.html import EMPTY, Html, bullets, tag
 from lib_toolkit.reports.numbers import counted, human_bytes
 from lib_toolkit.ui.autoprune_view import OUTCOMES, card, place_of
@@ -17,8 +17,14 @@ _FORESEEN = {
     MOVED: ("→", "would be moved as it is", "good"),
     DUPLICATE: ("=", "is there already", "good"),
     HAS_FAILED: ("✕", "would go to Failed", "bad"),
+    POSTPONED: ("!", "would be postponed", "bad"),
+    LEFT: ("–", "would be left alone", "still"),
 }
 _LISTED = 200
+_SIZES = (
+    "Sizes are those of results in which every tensor takes its new type; one whose values are too large or too small "
+    "for it keeps its own, which only a run sees."
+)
 
 _FATES = {
     "done": f"would go to {DONE}",
@@ -34,10 +40,12 @@ def preview_html(said: str, steps: Sequence[Step], policy: Policy, most: int = _
     others = [step for step in steps if step.outcome != PLANNED]
     shown = [_card(step, policy) for step in (*planned, *others)[:most]]
     rest = len(steps) - len(shown)
+    narrows = any("→" in one.what for step in planned if step.foreseen == WRITTEN for one in step.changed)
     return tag(
         "section",
         tag("h3", "Preview: nothing was changed"),
         tag("p", said, class_="model-toolkit-verdict"),
+        tag("p", _SIZES) if narrows else EMPTY,
         tag("ul", *shown, class_="model-toolkit-steps") if shown else EMPTY,
         tag("p", f"And {counted(rest, 'file')} more.") if rest > 0 else EMPTY,
         class_="model-toolkit-preview",

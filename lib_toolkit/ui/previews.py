@@ -99,5 +99,5 @@ class Previews:
 
 
 def _check_free(policy: Policy) -> None:
-    if is_held(policy.drop.resolve()):
+    if is_held(policy.real_drop):
         raise UsageError(f"Another run works on {policy.drop.name} now; preview what is left when it has ended.")

@@ -14,7 +14,7 @@ from lib_toolkit.autoprune.sorting import PLACES
 from lib_toolkit.autoprune.starter import run_in_child
 from lib_toolkit.autoprune.steps import DEALT_WITH, MOVED, WRITTEN
 from lib_toolkit.autoprune.telling import summary
-from lib_toolkit.errors import ToolkitError, UsageError
+from lib_toolkit.errors import UsageError
 from lib_toolkit.hosts.host import Host
 from lib_toolkit.jobs import Jobs, JobView
 from lib_toolkit.progress import Progress
@@ -95,11 +95,11 @@ class Pruner:
 
     def started(self) -> None:
         """The host is up: begin a run where the setting says so. Never raises, and waits for nothing."""
-        if self.host.setting("autoprune", False) is not True:
-            return
         try:
-            self.begin(tell=True)
-        except ToolkitError as error:
+            if self.host.setting("autoprune", False) is True:
+                self.begin(tell=True)
+        except Exception as error:
+            # Whatever it is, the host's own start goes on.
             print(f"Model Toolkit: autopruning cannot begin: {error}")
 
     def ended(self) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from lib_toolkit import target
-from lib_toolkit.autoprune import journal, last_run, moving, naming, processing, watch
+from lib_toolkit.autoprune import journal, last_run, moving, naming, processing, recovery, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.steps import LEFT, MOVED, Step
@@ -416,6 +416,59 @@ def test_recovery_leaves_a_shared_sidecar_to_the_other_model(lib, monkeypatch):
             lib.run()
     lib.run()
     assert [name for name in lib.files("Lora") if name.endswith("png")] == ["Lora/a(1).png", "Lora/a.png"]
+
+
+def _killed_before_the_sidecars(lib, monkeypatch) -> None:
+    def killed(*given):
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processing, "follow", killed)
+        with pytest.raises(_Killed):
+            lib.run()
+
+
+def test_a_sidecar_that_cannot_go_keeps_no_other_file_from_its_place(lib, monkeypatch):
+    """Killed between copy and removal; meanwhile a viewer has the picture open."""
+    save(lib.drop / "a.safetensors", samples.lora(1, "<f2"))
+    (lib.drop / "a.png").write_text("picture")
+    _killed_before_the_sidecars(lib, monkeypatch)
+    (lib.folder("lora") / "a.png").write_text("picture")
+    save(lib.drop / "b.safetensors", samples.lora(2))
+    usual = Path.unlink
+
+    def held(self, **how):
+        if self == lib.drop / "a.png":
+            raise PermissionError(13, "Another process uses it")
+        usual(self, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_PATIENCE", 0.0)
+        patch.setattr(Path, "unlink", held)
+        steps = {step.file: step for step in lib.run().steps}
+    assert {name: step.outcome for name, step in steps.items()} == {
+        "a.safetensors": "moved",
+        "a.png": "left",
+        "b.safetensors": "written",
+    }
+    assert "a.png could not follow" in steps["a.safetensors"].findings[-1]
+    assert journal.unfinished(lib.drop) == {}
+
+
+def test_a_step_that_the_system_refuses_is_taken_by_a_later_run(lib, monkeypatch):
+    save(lib.drop / "a.safetensors", samples.lora(1, "<f2"))
+    (lib.drop / "a.png").write_text("picture")
+    _killed_before_the_sidecars(lib, monkeypatch)
+    save(lib.drop / "b.safetensors", samples.lora(2))
+
+    def refused(*given):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery, "_ended", refused)
+        assert {"a.safetensors": "postponed", "b.safetensors": "written"}.items() <= outcomes(lib.run()).items()
+    assert outcomes(lib.run())["a.safetensors"] == "moved"
+    assert (lib.folder("lora") / "a.png").read_text() == "picture"
 
 
 def test_what_the_user_moved_by_hand_after_a_crash_is_not_called_pruned(lib, monkeypatch):

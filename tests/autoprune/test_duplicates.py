@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +114,46 @@ def test_an_equal_model_that_cannot_be_read_to_its_end_is_none(lib, monkeypatch)
 
     monkeypatch.setattr(duplicates, "_fingerprint", spoil)
     assert lib.run(precision="keep").counts == {"moved": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="replaces os.preadv")
+@pytest.mark.parametrize("where", ["open", "read"])
+def test_a_model_that_could_not_be_read_once_is_known_later(lib, monkeypatch, where):
+    """Its share was away, or another program had it."""
+    there = save(lib.folder("lora") / "there.safetensors", samples.lora(1, "<f2"))
+    save(lib.drop / "other.safetensors", samples.lora(2))
+    usual = {"open": os.open, "read": os.preadv}
+
+    def refuse(path):
+        if Path(path) == there:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def opened(path, *given, **named):
+        refuse(path)
+        return usual["open"](path, *given, **named)
+
+    def read(fd, *given):
+        refuse(Path(f"/proc/self/fd/{fd}").readlink())
+        return usual["read"](fd, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", opened) if where == "open" else patch.setattr(os, "preadv", read)
+        assert outcomes(lib.run()) == {"other.safetensors": "written"}
+    save(lib.drop / "again.safetensors", samples.lora(1))
+    assert outcomes(lib.run()) == {"again.safetensors": "duplicate"}
+
+
+def test_what_is_no_model_is_looked_at_once(lib, monkeypatch):
+    page = lib.folder("lora") / "page.safetensors"
+    page.parent.mkdir()
+    page.write_bytes(b"<html>" * 10_000)
+    opened = []
+    usual = duplicates.open_model
+    monkeypatch.setattr(duplicates, "open_model", lambda path: (opened.append(path), usual(path))[1])
+    for seed in (1, 2):
+        save(lib.drop / f"{seed}.safetensors", samples.lora(seed))
+        lib.run()
+    assert opened.count(page) == 1
 
 
 def test_two_in_one_run(lib):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from lib_toolkit import target
-from lib_toolkit.autoprune import filing, moving, run_once
+from lib_toolkit.autoprune import filing, moving, run_once, waiting
+from lib_toolkit.autoprune.duplicates import Known
 from lib_toolkit.errors import TargetError, UsageError
 from tests.autoprune import samples
 from tests.autoprune.samples import HAS_RIGHTS, age, arrays_of, assert_halved, library, metadata_of, outcomes, save
@@ -243,6 +244,70 @@ def test_a_read_only_target_keeps_no_other_file_from_its_place(lib, monkeypatch)
     assert source.is_file()
     monkeypatch.undo()
     assert lib.run().counts == {"written": 1, "moved": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="makes hard links")
+def test_a_target_that_lets_nothing_go_gets_one_copy(lib, monkeypatch):
+    save(lib.drop / "a.safetensors", samples.lora())
+    (lib.drop / "a.png").write_text("picture")
+    real = {name: getattr(os, name) for name in ("unlink", "rename")}
+
+    def guarded(name):
+        def call(path, *given, **named):
+            if Path(path).parent == lib.folder("lora"):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            return real[name](path, *given, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in real:
+            patch.setattr(os, name, guarded(name))
+        (step,) = lib.run().steps
+        assert step.outcome == "postponed"
+        assert "lets nothing be removed or renamed" in step.reason
+        assert lib.files() == ["Autoprune/a.png", "Autoprune/a.safetensors", "Lora/a.safetensors"]
+        assert_halved(lib.folder("lora") / "a.safetensors", samples.lora())
+        (step,) = lib.run().steps
+        assert (step.outcome, step.recovered) == ("written", True)
+        assert lib.files() == ["Autoprune/Done/a.safetensors", "Lora/a.png", "Lora/a.safetensors"]
+    lib.run()
+    assert lib.temporary() == []
+
+
+def _close(monkeypatch, folder) -> None:
+    """Nothing can be asked for in the folder, as where its rights are gone or a share does not answer."""
+
+    def guarded(usual):
+        def call(path, *given, **named):
+            if isinstance(path, (str, Path)) and Path(path).is_relative_to(folder) and Path(path) != folder:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return usual(path, *given, **named)
+
+        return call
+
+    for name in ("stat", "lstat", "open", "mkdir"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+
+
+@pytest.mark.parametrize("sources", ["done", "keep"])
+def test_a_folder_that_was_closed_keeps_no_other_file_from_its_place(lib, monkeypatch, sources):
+    """A source that was kept waits until its result can be asked for again; what is known of that is not forgotten."""
+    save(lib.drop / "a.safetensors", samples.lora())
+    assert lib.run(sources=sources).counts == {"written": 1}
+    known = Known(lib.drop)._entries.keys()
+    assert len(known) == 1
+    save(lib.drop / "e.safetensors", samples.embedding())
+    with monkeypatch.context() as patch:
+        _close(patch, lib.folder("lora"))
+        told = {step.file: step.outcome for step in waiting(lib.policy(sources=sources))}
+        assert told["e.safetensors"] == "waiting"
+        steps = lib.run(sources=sources).steps
+        again = {"a.safetensors": "postponed"} if sources == "keep" else {}
+        assert {step.file: step.outcome for step in steps} == {**again, "e.safetensors": "written"}
+    assert known < Known(lib.drop)._entries.keys()
+    run = lib.run(sources=sources)
+    assert (run.steps, run.kept) == ((), 2 if sources == "keep" else 0)
 
 
 def test_a_result_that_does_not_read_back_leaves_the_source(lib, monkeypatch):

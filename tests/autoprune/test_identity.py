@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib_toolkit.autoprune import filing, journal, processing
+from lib_toolkit.autoprune import filing, journal, processing, run_once
 from lib_toolkit.autoprune.identity import are_apart, have_two_names, is_link_to
 from lib_toolkit.autoprune.moving import is_copy, move_new, remove_source
 from lib_toolkit.autoprune.sidecars import Sidecar
@@ -124,10 +124,13 @@ def test_a_folder_that_is_linked_back_into_the_drop_folder_takes_nothing(lib, mo
     place = lib.folder("lora") / "sub"
     place.rmdir()
     place.symlink_to(lib.drop / "sub")
+    (dry,) = run_once(lib.policy(sources=sources), pause=0.01, dry=True).steps
+    assert dry.foreseen == "postponed"
     for _ in range(2):
         (step,) = lib.run(sources=sources).steps
         assert step.outcome == "postponed"
         assert "leads into the drop folder through a link" in step.reason
+        assert dry.reason.endswith(step.reason)
     assert source.read_bytes() == before
     assert lib.files("Autoprune") == ["Autoprune/sub/a.png", "Autoprune/sub/a.safetensors"]
     place.unlink()

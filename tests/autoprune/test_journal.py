@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, watch
+from lib_toolkit.autoprune import journal, last_run, moving, sentence, telling, waiting, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Journal
 from lib_toolkit.autoprune.lock import FolderLock
@@ -71,6 +72,44 @@ def test_rotation_keeps_the_last_run_and_what_is_unfinished(lib, monkeypatch):
     assert files == ["5.safetensors", "4.safetensors", "3.safetensors"]
 
 
+@pytest.mark.parametrize("held", ["journal.jsonl", "journal.1.jsonl", "journal.5.jsonl"])
+def test_rotation_loses_nothing_while_a_journal_is_held(tmp_path, monkeypatch, held):
+    """Windows renames no file that another program reads."""
+    texts = {"journal.jsonl": "new", **{f"journal.{number}.jsonl": f"old {number}" for number in range(1, 10)}}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    usual = Path.rename
+
+    def rename(self, target):
+        if self.name == held:
+            raise PermissionError(errno.EACCES, "Another process uses it")
+        return usual(self, target)
+
+    def told():
+        return [path.read_text() for path in sorted(tmp_path.iterdir())]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        for _ in range(12):
+            assert journal.rotate(tmp_path, largest=1) is False
+            lost = set(texts.values()).difference(told())
+            assert lost == (set() if held == "journal.jsonl" else {"old 9"})
+    assert journal.rotate(tmp_path, largest=1) is True
+    assert told() == ["new", *(f"old {number}" for number in range(1, 9))]
+
+
+def test_a_journal_on_its_way_aside_is_read(lib, monkeypatch):
+    """Killed, or refused, between two renames."""
+    for name, run in (("journal.1.jsonl", "one"), ("journal.0.jsonl", "two")):
+        (lib.drop / name).write_text(json.dumps({"line": "begin", "run": run, "time": "now"}) + "\n")
+    assert last_run(lib.policy()).id == "two"
+    save(lib.drop / "a.safetensors", samples.lora())
+    assert outcomes(lib.run()) == {"a.safetensors": WRITTEN}, "it is no stranger in the folder"
+    names = sorted(path.name for path in lib.drop.glob("journal*"))
+    assert names == ["journal.1.jsonl", "journal.2.jsonl", "journal.jsonl"]
+    assert '"two"' in (lib.drop / "journal.1.jsonl").read_text()
+
+
 def test_a_journal_grown_large_is_put_aside_before_a_run(lib):
     (lib.drop / "journal.jsonl").write_bytes((b'{"line": "' + b"x" * 10_000 + b'"}\n') * (journal.LARGEST // 10_000))
     save(lib.drop / "a.safetensors", samples.lora())
@@ -108,6 +147,70 @@ def test_between_file_systems_a_file_is_copied_verified_and_then_removed(tmp_pat
         moving.move_new(source, tmp_path / "c.bin")
     assert source.read_bytes() == b"another"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+
+
+@pytest.fixture
+def other_disk(monkeypatch):
+    """Windows, where no file with the attribute read-only is removed, and a folder on another drive."""
+    usual = os.unlink
+
+    def unlink(path, **how):
+        if not os.lstat(path).st_mode & stat.S_IWRITE:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        usual(path, **how)
+
+    def other_device(source, final):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(moving, "_KEEPS_READ_ONLY", True)
+    monkeypatch.setattr(moving, "rename_new", other_device)
+
+
+def _read_only(path):
+    path.write_bytes(b"model")
+    os.utime(path, (1e9, 1e9))
+    path.chmod(0o444)
+    return path
+
+
+def test_a_read_only_file_moves_to_another_disk_as_it_is(tmp_path, other_disk):
+    source, final = _read_only(tmp_path / "a.bin"), tmp_path / "b.bin"
+    moving.move_new(source, final)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.bin"]
+    assert final.read_bytes() == b"model"
+    assert (final.stat().st_mtime, final.stat().st_mode & 0o777) == (1e9, 0o444)
+
+
+def test_a_read_only_file_in_use_stays_read_only_and_alone(tmp_path, other_disk, monkeypatch):
+    source = _read_only(tmp_path / "a.bin")
+    usual = os.unlink
+
+    def held(path, **how):
+        if Path(path) == source:
+            raise PermissionError(errno.EACCES, "Another process uses it")
+        usual(path, **how)
+
+    monkeypatch.setattr(os, "unlink", held)
+    with pytest.raises(TargetError, match="close what uses it"):
+        moving.move_new(source, tmp_path / "b.bin")
+    assert list(tmp_path.iterdir()) == [source]
+    assert source.stat().st_mode & 0o777 == 0o444
+
+
+def test_the_copy_of_a_read_only_file_goes_again_when_its_name_is_taken(tmp_path, other_disk, monkeypatch):
+    source, final = _read_only(tmp_path / "a.bin"), tmp_path / "b.bin"
+    usual = moving._verify
+
+    def meanwhile(*given):
+        usual(*given)
+        final.write_bytes(b"another")
+
+    monkeypatch.setattr(moving, "_verify", meanwhile)
+    with pytest.raises(FileExistsError):
+        moving.move_new(source, final)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+    assert final.read_bytes() == b"another"
 
 
 @pytest.mark.parametrize(
@@ -259,3 +362,29 @@ def test_a_source_that_goes_during_its_move_does_not_take_the_result_along(tmp_p
         monkeypatch.setattr(moving, "rename_new", elsewhere)
     moving.move_new(source, final)
     assert final.read_text() == "x"
+
+
+@pytest.mark.parametrize("count", [1 << 63, -5, 10**400])
+def test_a_count_that_no_file_has_is_none(count):
+    step = step_of({"file": "a", "outcome": "written", "size": count, "removed": [{"reason": "x", "bytes": count}]})
+    assert (step.size, step.removed[0].bytes) == (0, 0)
+    assert "a → " in sentence(step)
+    assert step_of({"size": (1 << 63) - 1}).size == (1 << 63) - 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
+@pytest.mark.parametrize("name", ["journal.jsonl", "journal.1.jsonl", ".autoprune.cache.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_nobody_waits_for_a_pipe_in_the_place_of_a_file(lib, name, make):
+    source = save(lib.drop / "a.safetensors", samples.lora())
+    make(lib.drop / name)
+    asked = threading.Thread(target=lambda: (last_run(lib.policy()), waiting(lib.policy())), daemon=True)
+    asked.start()
+    asked.join(30)
+    assert not asked.is_alive()
+    if name == "journal.jsonl":
+        with pytest.raises(TargetError, match="is no regular file"):
+            lib.run()
+        assert source.is_file() and not lib.folder("lora").exists()
+    else:
+        assert outcomes(lib.run())["a.safetensors"] == "written"

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from lib_toolkit.autoprune import last_run
+from lib_toolkit.autoprune.journal import lines
 from lib_toolkit.autoprune.line import Line, Stoppable, alone
 from lib_toolkit.autoprune.run import run_once
 from lib_toolkit.autoprune.steps import Step
@@ -65,6 +66,22 @@ def test_the_outcome_is_that_of_one_file_after_another(lib, tmp_path, threads):
     assert {name for name in mine if mine[name] != theirs[name] and not name.endswith(".why.txt")} == set()
     assert plain(one, lib) == plain(several, other)
     assert lib.temporary() == other.temporary() == []
+
+
+def test_steps_are_told_in_the_order_of_the_files_whatever_becomes_of_them(lib, monkeypatch):
+    whole = save(lib.drop / "a.safetensors", samples.lora(1)).read_bytes()
+    (lib.drop / "b.ckpt").write_text("<html>")
+    save(lib.drop / "c.safetensors", samples.lora(2))
+    (lib.drop / "d.safetensors").write_bytes(whole[:-100])  # the rest may still come
+    save(lib.drop / "e.safetensors", samples.lora(3))
+    (lib.drop / "f.ckpt").write_text("<html>")
+    save(lib.drop / "g.safetensors", samples.lora(1))
+    run = lib.run(workers=4)
+    expected = ["written", "failed", "written", "waiting", "written", "failed", "duplicate"]
+    assert [(step.file[0], step.outcome) for step in run.steps] == list(zip("abcdefg", expected, strict=True))
+    assert last_run(lib.policy()).steps == run.steps
+    intents = [line["file"][0] for line in lines(lib.drop) if line["line"] == "intent" and line["action"] == "failed"]
+    assert intents == ["b", "f"]
 
 
 def test_files_are_worked_on_at_the_same_time(lib, monkeypatch):
@@ -157,6 +174,15 @@ def test_steps_end_in_the_order_of_the_files():
         line.put(work("d", log, []))
     assert sorted(ended) == ["a", "b", "c", "d"]
     assert log == [("a", 1), ("b", 2), ("b", "full"), ("c", None), ("c", 3)]
+
+
+def test_one_that_takes_several_tasks_is_not_overtaken():
+    ended = []
+    with Line(3, Stoppable(SILENT), lambda step: ended.append(step.file)) as line:
+        line.put(work("a", [], [slow(1), slow(2), slow(3)]))
+        line.put(work("b", [], [slow(1), slow(2)]))
+        line.put(work("c", [], [lambda: 1]))
+    assert ended == ["a", "b", "c"]
 
 
 def test_alone_does_the_same():

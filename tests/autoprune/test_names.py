@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import unicodedata
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_toolkit.autoprune import filing
+from lib_toolkit.autoprune import filing, naming
 from lib_toolkit.autoprune.naming import Group, free_group, usable
 from lib_toolkit.autoprune.sidecars import Sidecar
 from tests.autoprune import samples
@@ -55,14 +56,14 @@ def test_a_sidecar_name_that_is_taken_while_the_model_is_written(lib, monkeypatc
     save(lib.drop / "big.safetensors", samples.lora())
     (lib.drop / "big.json").write_text("mine")
     (lib.drop / "big.png").write_text("picture")
-    original = filing._bring
+    original = filing.bring
 
     def meanwhile(path, final, copy):
         if final.name == "big.png":
             final.write_text("somebody else's")
         return original(path, final, copy)
 
-    monkeypatch.setattr(filing, "_bring", meanwhile)
+    monkeypatch.setattr(filing, "bring", meanwhile)
     (step,) = lib.run().steps
     assert step.outcome == "written"
     assert lib.files("Lora") == ["Lora/big(1).json", "Lora/big(1).png", "Lora/big(1).safetensors", "Lora/big.png"]
@@ -229,6 +230,75 @@ def test_numbers_are_looked_for_once_for_all_names(tmp_path):
     (tmp_path / "A.SAFETENSORS").touch()
     group = free_group(Group(tmp_path, "a", ".safetensors", (Sidecar(tmp_path / "x.json", ".json"),)))
     assert group.names == ("a(2).safetensors", "a(2).json")
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+def test_a_folder_that_does_not_show_its_names_has_them_all_the_same(lib, monkeypatch, dtype):
+    """It may be written to and not be listed."""
+    there = save(lib.folder("lora") / "a.safetensors", samples.lora(9))
+    before = there.read_bytes()
+    (lib.folder("lora") / "a(1).png").write_text("other")
+    save(lib.drop / "a.safetensors", samples.lora(dtype=dtype))
+    (lib.drop / "a.png").write_text("picture")
+    usual = os.listdir
+
+    def listdir(path="."):
+        if Path(path) == lib.folder("lora"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return usual(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    (step,) = lib.run().steps
+    assert Path(step.target).name == "a(2).safetensors"
+    assert_halved(lib.folder("lora") / "a(2).safetensors", samples.lora())
+    assert there.read_bytes() == before
+    assert (lib.drop / "journal.jsonl").read_text().count('"line": "intent"') == 1
+
+
+def _hide(monkeypatch, folder) -> None:
+    """The folder's names are seen by nobody who asks; they are taken all the same, as on a share that hides what a
+    user may not read."""
+    listdir, lexists = os.listdir, os.path.lexists
+    monkeypatch.setattr(os, "listdir", lambda path=".": [] if Path(path) == folder else listdir(path))
+    monkeypatch.setattr(os.path, "lexists", lambda path: Path(path).parent != folder and lexists(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="without hard links a name is looked for before it is given")
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+@pytest.mark.parametrize("ending", [".safetensors", ".png"])
+def test_a_name_that_proved_to_be_taken_is_not_tried_again(lib, monkeypatch, dtype, ending):
+    names = [f"a{number}{ending}" for number in ("", "(1)", "(2)", "(3)", "(4)")]
+    lib.folder("lora").mkdir()
+    for name in names:
+        (lib.folder("lora") / name).write_text("not to be seen")
+    save(lib.drop / "a.safetensors", samples.lora(dtype=dtype, modules=1))
+    (lib.drop / "a.png").write_text("picture")
+    _hide(monkeypatch, lib.folder("lora"))
+    (step,) = lib.run().steps
+    assert Path(step.target).name == "a(5).safetensors"
+    assert (lib.folder("lora") / "a(5).png").read_text() == "picture"
+    assert_halved(lib.folder("lora") / "a(5).safetensors", samples.lora(modules=1))
+    assert {(lib.folder("lora") / name).read_text() for name in names} == {"not to be seen"}
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="without hard links a name is looked for before it is given")
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+@pytest.mark.parametrize("ending", [".safetensors", ".png"])
+def test_names_are_tried_for_so_long_only(lib, monkeypatch, dtype, ending):
+    monkeypatch.setattr(naming, "_TRIES", 3)
+    lib.folder("lora").mkdir()
+    for number in ("", "(1)", "(2)"):
+        (lib.folder("lora") / f"a{number}{ending}").write_text("not to be seen")
+    save(lib.drop / "a.safetensors", samples.lora(dtype=dtype, modules=1))
+    (lib.drop / "a.png").write_text("picture")
+    _hide(monkeypatch, lib.folder("lora"))
+    (step,) = lib.run().steps
+    told = step.reason if ending == ".safetensors" else step.findings[-1]
+    assert "3 names that" in told
+    assert "give the folder the rights to be listed" in told
+    assert (step.outcome == "postponed") == (ending == ".safetensors") == (lib.drop / "a.safetensors").exists()
+    assert (lib.drop / "a.png").read_text() == "picture", "it stays where it is found"
+    assert lib.temporary() == []
 
 
 def test_models_share_sidecars_whatever_the_letters_of_their_endings(lib):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from lib_toolkit.autoprune import Policy, last_run, lock, run_once
 from lib_toolkit.autoprune.lock import BusyError, FolderLock, is_held
+from lib_toolkit.errors import TargetError
 from tests.autoprune import samples
 from tests.autoprune.samples import assert_halved, library, save
 
@@ -124,6 +126,36 @@ def test_an_owner_that_is_gone_or_silent_is_taken_over_and_a_living_one_is_not(t
         with FolderLock(tmp_path):
             assert json.loads(owner.read_text())["pid"] == os.getpid()
         assert not owner.exists()
+
+
+def test_an_owner_that_a_full_disk_keeps_from_its_text_holds_nobody_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_system_lock", lambda fd, deadline: False)
+    lib = library(tmp_path / "models")
+    save(lib.drop / "a.safetensors", samples.lora())
+    usual = os.fdopen
+
+    class Full:
+        """A file that takes no bytes; what was written is refused when it is closed."""
+
+        def __init__(self, fd):
+            self._file = usual(fd, "w")
+
+        def write(self, text):
+            return len(text)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self._file.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", lambda fd, *how, **more: Full(fd))
+        with pytest.raises(TargetError, match="make room"):
+            lib.run()
+    assert not (lib.drop / lock.OWNER).exists()
+    assert lib.run().counts == {"written": 1}
 
 
 def test_the_last_run_is_running_while_it_is(tmp_path):

@@ -136,7 +136,7 @@ def test_what_the_child_cannot_do_is_its_own_sentence(lib):
     policy = lib.policy()
     lib.drop.rmdir()
     lib.drop.write_text("a file in place of the folder")
-    with pytest.raises(ToolkitError, match="cannot be used: File exists; name another one"):
+    with pytest.raises(ToolkitError, match="cannot be used: it is a file; take that away, or name another one"):
         run_in_child(policy)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -296,6 +297,34 @@ class TestAtTheStart:
         monkeypatch.setattr(panel.host, "output_folder", lambda kind: panel.drop)
         panel.pruner.started()
         assert "Model Toolkit: autopruning cannot begin:" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("error", [RuntimeError("unheard of"), OSError(5, "Input/output error")])
+    def test_not_even_what_nobody_foresaw(self, make, monkeypatch, capsys, error):
+        panel = make(autoprune=True)
+
+        def raises(kind):
+            raise error
+
+        monkeypatch.setattr(panel.host, "output_folder", raises)
+        panel.pruner.started()
+        assert "Model Toolkit: autopruning cannot begin:" in capsys.readouterr().out
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+    def test_folders_that_are_links_in_a_circle_are_told_of(self, make):
+        panel = make(autoprune=True)
+        lora = panel.drop.parent / "Lora"
+        lora.symlink_to(lora)
+        save(panel.drop / "a.safetensors", samples.lora())
+        panel.pruner.started()
+        panel.jobs.wait(panel.pruner.running.id, 60)
+        assert "is a link that leads to no folder" in said(panel.panel.look(None)[1], "autoprune_view")
+        lora.unlink()
+        panel.drop.rename(lora)
+        panel.drop.symlink_to(panel.drop)
+        told = said(panel.panel.look(None)[1], "autoprune_view")
+        assert "is a link that leads to no folder" in told
+        _, updates = panel.ended(panel.panel.preview(None))
+        assert "is a link that leads to no folder" in said(updates, "autoprune_view")
 
     def test_the_end_of_the_host_ends_it(self, make):
         panel = make(autoprune=True)

@@ -105,6 +105,23 @@ def test_each_file_is_told_of_and_nothing_is_changed(make):
     assert "What is waiting" not in told, "the preview says more of the same files"
 
 
+def test_sizes_are_told_with_what_may_make_them_larger(make):
+    panel = make()
+    save(panel.drop / "clean.safetensors", samples.lora(1, "<f2"))
+    assert "Sizes are those" not in said(panel.ended(panel.panel.preview(None))[1], "autoprune_view")
+    save(panel.drop / "a.safetensors", samples.lora())
+    assert "keeps its own, which only a run sees." in said(panel.ended(panel.panel.preview(None))[1], "autoprune_view")
+
+
+def test_what_would_stay_is_told_with_its_reason(make):
+    panel = make()
+    save(panel.drop / "a.safetensors", samples.lora())
+    (panel.drop.parent / "Lora").write_text("x")
+    told = said(panel.ended(panel.panel.preview(None))[1], "autoprune_view")
+    assert "Files: 1 to postpone." in told
+    assert "! would be postponed It would stay: The folder" in told and "cannot be made: it is a file;" in told
+
+
 def test_a_checkpoint_says_what_would_go(make):
     panel = make()
     arrays = samples.checkpoint()
