@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -135,21 +136,42 @@ def assert_same_merges(found, wanted):
             assert share.weights == pytest.approx(same.weights, abs=1e-9)
 
 
-@pytest.mark.parametrize("coarse", [False, True])
-@pytest.mark.parametrize("mild", [False, True])
-@pytest.mark.parametrize(("how", "first"), [("all", True), ("all", False), ("scattered", False), ("late", True)])
-def test_a_model_mostly_without_numbers_hides_no_merge_of_others(tmp_path, whole, how, first, mild, coarse):
-    models = mixtures(whole)
-    if mild:
-        models["q"] = holed(models["q"], 0.02, seed=8)
-    if coarse:
-        models = {name: half(model) for name, model in models.items()}
-    without = by_name(measured(tmp_path / "a", **models))
+@pytest.fixture(scope="module")
+def usual(whole, tmp_path_factory):
+    """Gives models that were mixed, and the merges found among them, by whether one has a few NaN and all are FP16."""
+
+    @functools.cache
+    def made(mild, coarse):
+        models = mixtures(whole)
+        if mild:
+            models["q"] = holed(models["q"], 0.02, seed=8)
+        if coarse:
+            models = {name: half(model) for name, model in models.items()}
+        return models, by_name(measured(tmp_path_factory.mktemp("usual"), **models))
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("how", "first", "mild", "coarse"),
+    [
+        ("all", True, False, False),
+        ("all", True, True, True),
+        ("all", False, False, True),
+        ("all", False, True, False),
+        ("scattered", False, False, False),
+        ("scattered", False, True, True),
+        ("late", True, False, True),
+        ("late", True, True, False),
+    ],
+)
+def test_a_model_mostly_without_numbers_hides_no_merge_of_others(tmp_path, whole, usual, how, first, mild, coarse):
+    models, without = usual(mild, coarse)
     assert set(without) == {("unet", "m"), ("unet", "three"), ("unet", "blocks")}
     assert without["unet", "m"][1].weights[1] == pytest.approx(0.3, abs=1e-3 if coarse else 1e-6)
     assert without["unet", "three"][1].weights == pytest.approx((0.5, 0.3, 0.2), abs=1e-3)
     bad = mostly_holed(moved(whole, 9), how)
-    result = measured(tmp_path / "b", **({"bad": bad, **models} if first else {**models, "bad": bad}))
+    result = measured(tmp_path, **({"bad": bad, **models} if first else {**models, "bad": bad}))
     component = result.component("unet")
     place = 0 if first else len(models)
     assert component.holed == untold(component) == [place]
