@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lib_toolkit.autoprune.looking import SUFFIXES, Found, looks_into
-from lib_toolkit.autoprune.moving import copy_new, is_copy, make_folder, move_new, remove, remove_source
+from lib_toolkit.autoprune.moving import copy_new, is_copy, make_folder, move_new, remove, remove_source, sight
 from lib_toolkit.autoprune.naming import Group, Names, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED
 from lib_toolkit.autoprune.sidecars import Sidecar, models_of
@@ -126,10 +126,11 @@ def bring(path: Path, final: Path, copy: bool) -> bool:
     try:
         (copy_new if copy else move_new)(path, final)
     except FileExistsError:
+        mark = sight(path)
         if not is_copy(final, path):
             raise
         if not copy:
-            remove_source(path, final)
+            remove_source(path, final, mark)
         return False
     return True
 

@@ -180,7 +180,9 @@ def looks_into(folder: Path, drop: Path) -> bool:
     if not real.is_relative_to(drop):
         return False
     below = real.relative_to(drop).parts
-    return not below or below[0].casefold() not in _OWN_FOLDERS
+    if not below or below[0].casefold() not in _OWN_FOLDERS:
+        return True
+    return os.path.lexists(drop / below[0]) and not _is_own(drop, below[0])
 
 
 def _walk(drop: Path, aside: list[Aside]) -> Iterator[tuple[Path, _Folder]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lib_toolkit.autoprune.identity import are_apart, have_two_names
+from lib_toolkit.autoprune.looking import Mark, mark_of
 from lib_toolkit.autoprune.refusals import check_folder
 from lib_toolkit.errors import FormatError, TakenError, TargetError, UnreadableError, VerificationError
 from lib_toolkit.files import SourceFile
@@ -27,8 +28,9 @@ _KEEPS_READ_ONLY = os.name == "nt"
 def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
     """Give ``source`` the name ``final``. Raises FileExistsError when that is taken, TargetError for everything else.
 
-    On another file system the source goes only when its copy is complete, synced and read back. A move that a
-    crash cut short, so that both names lead to one file, is ended.
+    On another file system the source goes only when its copy is complete, synced and read back, and when nobody has
+    put another file in its place meanwhile. A move that a crash cut short, so that both names lead to one file, is
+    ended.
     """
     if have_two_names(source, final):
         remove(source)
@@ -36,9 +38,12 @@ def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
     try:
         _patiently(lambda: rename_new(source, final), final)
     except _OtherDeviceError:
+        mark = sight(source)
         copy_new(source, final, progress)
         try:
-            remove(source)
+            remove_source(source, final, mark)
+        except ReplacedError:
+            raise
         except TargetError:
             if not os.path.lexists(source):
                 return  # somebody else took it away: the copy may be the only one left
@@ -100,12 +105,27 @@ def _unlocked(path: Path) -> int | None:
     return None
 
 
-def remove_source(source: Path, held_by: Path) -> None:
+def sight(path: Path) -> Mark | None:
+    """What tells a file from one that is put in its place later: to be taken before it is read."""
+    with contextlib.suppress(OSError):
+        return mark_of(path.lstat())
+    return None
+
+
+class ReplacedError(TargetError):
+    """What was to be removed is another file now."""
+
+
+def remove_source(source: Path, held_by: Path, mark: Mark | None) -> None:
     """Delete a file whose content ``held_by`` was found to hold (``is_copy``, or as a result that was verified).
 
-    Raises TargetError, and removes nothing, when that is gone, a link, or the source itself by another path, and when
-    the system refuses.
+    ``mark``: its ``sight`` before it was read. Raises ReplacedError when that is not its sight any more, TargetError
+    when ``held_by`` is gone, a link, or the source itself by another path, and when the system refuses. Nothing is
+    removed then.
     """
+    now = sight(source)
+    if now is not None and now != mark:
+        raise ReplacedError(f"{source} was changed or replaced meanwhile, and was left as it is now.")
     if not (are_apart(held_by, source) or have_two_names(held_by, source)):
         raise TargetError(
             f"{source} was not removed, as {held_by} is gone or leads to it; see what lies there, and run again."
@@ -132,7 +152,10 @@ def is_copy(copy: Path, source: Path, progress: Progress = SILENT) -> bool:
         return False
     try:
         with SourceFile(copy) as one, SourceFile(source) as other:
-            return _have_same_bytes(one, other, progress)
+            same = _have_same_bytes(one, other, progress)
+            one.check_unchanged()
+            other.check_unchanged()
+            return same
     except UnreadableError:
         raise
     except FormatError:

@@ -108,13 +108,14 @@ class Worker:
         """
         try:
             step = yield from self._file(found)
-            if step.source == found.name and step.outcome in {WRITTEN, MOVED, DUPLICATE}:
+            keeps = self.policy.sources == "keep" and step.source == found.name
+            if keeps and step.outcome in {WRITTEN, MOVED, DUPLICATE}:
                 self.known.keep(found.name, found.mark, step.target)
             return step
         except CancelledError:
             raise
         except Exception as error:
-            trouble = error
+            trouble = error.with_traceback(None)  # which holds all that was read
         yield its_turn
         return self._troubled(found, trouble)
 
@@ -247,7 +248,7 @@ class Worker:
             if self.policy.sources == "done":
                 return dispose(found, self.drop), ()
             if self.policy.sources == "delete":
-                remove_source(found.path, result)
+                remove_source(found.path, result, found.mark)
                 return "", ()
         except (ToolkitError, OSError) as error:
             return found.name, (f"The source stays where it is: {error}",)
@@ -267,7 +268,7 @@ class Worker:
         else:
             group = job.group
             if not keeps:
-                remove_source(found.path, group.model)
+                remove_source(found.path, group.model, found.mark)
         group, troubles = follow(group, found.path, keeps, intend)
         self.known.add(job.verdict.folder, group.model, job.about)
         source = found.name if keeps else ""

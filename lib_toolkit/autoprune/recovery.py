@@ -19,11 +19,11 @@ from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.filing import bring, explain, has_text, is_shared
 from lib_toolkit.autoprune.journal import Intent
 from lib_toolkit.autoprune.looking import Look
-from lib_toolkit.autoprune.moving import is_copy, remove_source
+from lib_toolkit.autoprune.moving import is_copy, remove_source, sight
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sidecars import Sidecar, belongs_to
 from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, POSTPONED, WRITTEN, Step, now
-from lib_toolkit.errors import FormatError, TargetError, ToolkitError
+from lib_toolkit.errors import FormatError, TargetError, ToolkitError, UnreadableError
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import source_of
 from lib_toolkit.progress import Progress
@@ -57,15 +57,18 @@ def recover(
             whole = _end_move(source, intent, policy.sources == "keep", progress)
         if os.path.lexists(source):
             waiting[name] = intent
-        elif not (whole or _is_result(Path(intent.target), intent)):
-            tell(replace(intent.step, outcome=LEFT, time=now(), reason="It was taken away before its work was ended."))
-        else:
-            try:
+            continue
+        try:
+            if whole or _is_result(Path(intent.target), intent):
                 step = _ended(intent, drop, progress)
-            except OSError as error:
-                reason = f"Its last steps were refused by the system ({error.strerror or error}); check the disk."
-                step, waiting[name] = replace(intent.step, outcome=POSTPONED, time=now(), reason=reason), intent
-            tell(step)
+            else:
+                reason = "It was taken away before its work was ended."
+                step = replace(intent.step, outcome=LEFT, time=now(), reason=reason)
+        except (UnreadableError, OSError) as error:
+            what = (error.strerror if isinstance(error, OSError) else None) or error
+            reason = f"Its last steps were refused by the system ({what}); check the disk."
+            step, waiting[name] = replace(intent.step, outcome=POSTPONED, time=now(), reason=reason), intent
+        tell(step)
     return waiting
 
 
@@ -77,9 +80,10 @@ def _end_move(source: Path, intent: Intent, keeps: bool, progress: Progress) -> 
         return False
     if intent.action == WRITTEN and not _is_result(Path(intent.target), intent):
         return False
+    mark = sight(source)
     if not is_copy(Path(place), source, progress):
         return False
-    remove_source(source, Path(place))
+    remove_source(source, Path(place), mark)
     return True
 
 
@@ -109,7 +113,7 @@ def _ended(intent: Intent, drop: Path, progress: Progress) -> Step:
 
 def _is_result(target: Path, intent: Intent) -> bool:
     """Whether the file is the one that was intended: made of this source, or this source itself. Another one may
-    have got the name since."""
+    have got the name since. Raises OSError and UnreadableError when the system does not say."""
     try:
         status = target.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -118,7 +122,9 @@ def _is_result(target: Path, intent: Intent) -> bool:
             return status.st_size == intent.step.size and abs(status.st_mtime_ns - intent.modified) <= _COARSE
         with open_model(target) as model:
             source = source_of(model.metadata)
-    except (FormatError, OSError, ValueError):
+    except UnreadableError:
+        raise
+    except (FormatError, FileNotFoundError, NotADirectoryError, ValueError):
         return False
     return source == (PurePosixPath(intent.file).name, intent.step.size)
 

@@ -15,8 +15,8 @@ from lib_toolkit.target import check_room, closed
 def stands_in_the_way(folder: Path) -> str:
     """What keeps a folder from being at a path, or from being made there: a file, a link; empty where nothing does."""
     there = _there(folder)
-    if os.path.isdir(there):  # noqa: PTH112 (which never raises)
-        return ""
+    if os.path.isdir(there) or not os.path.lexists(there):  # noqa: PTH112 (which never raises)
+        return ""  # where there is nothing, not even a disk, the system says so itself
     return (
         f"{'it' if there == folder else there} is a {'link that leads to no folder' if there.is_symlink() else 'file'}"
     )

@@ -35,8 +35,12 @@ class SharedJob:
             if step.outcome != BEGUN:
                 steps.append(step)
 
-        self._steps = steps
-        self.id = self._jobs.start(name, lambda progress: work(progress, note))
+        before, self._steps = self._steps, steps
+        try:
+            self.id = self._jobs.start(name, lambda progress: work(progress, note))
+        except UsageError:
+            self._steps = before
+            raise
         return self.id
 
     @property

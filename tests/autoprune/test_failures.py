@@ -325,7 +325,7 @@ def test_a_result_that_does_not_read_back_leaves_the_source(lib, monkeypatch):
     assert lib.files() == ["Autoprune/a.safetensors"]
 
 
-def test_a_source_that_cannot_be_moved_is_told_of_and_not_done_again(lib, monkeypatch):
+def test_a_source_that_cannot_be_moved_is_told_of_and_goes_when_it_can(lib, monkeypatch):
     save(lib.drop / "a.safetensors", samples.lora())
     original = moving.rename_new
 
@@ -338,6 +338,13 @@ def test_a_source_that_cannot_be_moved_is_told_of_and_not_done_again(lib, monkey
     (step,) = lib.run().steps
     assert (step.outcome, step.source) == ("written", "a.safetensors")
     assert any("stays where it is" in finding for finding in step.findings)
+    results = lib.files("Lora")
+    (step,) = lib.run().steps
+    assert (step.outcome, step.source) == ("postponed", "a.safetensors")
+    monkeypatch.undo()
+    (step,) = lib.run().steps
+    assert (step.outcome, step.source) == ("duplicate", "Done/a.safetensors")
+    assert lib.files("Lora") == results
     assert lib.run().steps == ()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lib_toolkit.autoprune import run_once, telling
+from lib_toolkit.autoprune.refusals import stands_in_the_way
 from tests.autoprune import samples
 from tests.autoprune.samples import HAS_RIGHTS, library, save
 
@@ -126,6 +128,12 @@ def test_what_stands_in_the_way_of_a_folder(lib, how):
     dry, real = _both(lib)
     _assert_agree(dry, real)
     assert real["a.safetensors"].reason in dry["a.safetensors"].reason
+
+
+def test_a_disk_that_is_away_is_not_called_a_file(monkeypatch):
+    """On Windows a drive may lack all of a path."""
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    assert stands_in_the_way(Path("Z:/models/Lora")) == ""
 
 
 def test_a_tensor_that_keeps_its_type_is_all_that_makes_a_size_differ(lib):

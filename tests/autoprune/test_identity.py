@@ -10,7 +10,7 @@ import pytest
 
 from lib_toolkit.autoprune import filing, journal, processing, run_once
 from lib_toolkit.autoprune.identity import are_apart, have_two_names, is_link_to
-from lib_toolkit.autoprune.moving import is_copy, move_new, remove_source
+from lib_toolkit.autoprune.moving import ReplacedError, is_copy, move_new, remove_source, sight
 from lib_toolkit.autoprune.sidecars import Sidecar
 from lib_toolkit.errors import TargetError
 from tests.autoprune import samples
@@ -230,10 +230,13 @@ def test_a_source_goes_only_beside_a_file_of_its_own(tmp_path):
     link.symlink_to(source)
     for path in (link, source, tmp_path / "gone"):
         with pytest.raises(TargetError, match="was not removed"):
-            remove_source(source, path)
+            remove_source(source, path, sight(source))
     copy = tmp_path / "copy"
     copy.write_text("x")
-    remove_source(source, copy)
+    for mark in (None, sight(copy)):
+        with pytest.raises(ReplacedError, match="left as it is now"):
+            remove_source(source, copy, mark)
+    remove_source(source, copy, sight(source))
     assert (source.exists(), copy.read_text()) == (False, "x")
 
 

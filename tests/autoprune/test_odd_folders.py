@@ -89,3 +89,14 @@ def test_one_that_is_the_own_folder_under_another_name_is_not(lib, own, name):
     if not (lib.drop / own).exists():
         (lib.drop / own).symlink_to(name)
     assert waiting(lib.policy()) == lib.run().steps == ()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="they are one folder there")
+def test_done_that_leads_below_a_folder_of_its_name_in_other_letters_takes_nothing(lib):
+    """What went there would be found again, one folder deeper each time."""
+    (lib.drop / "done" / "old").mkdir(parents=True)
+    (lib.drop / "Done").symlink_to("done/old")
+    save(lib.drop / "a.safetensors", samples.lora())
+    for _ in range(2):
+        lib.run()
+        assert lib.files() == ["Autoprune/a.safetensors", "Lora/a.safetensors"]

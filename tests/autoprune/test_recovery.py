@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +162,66 @@ def test_a_source_that_was_copied_to_another_disk_is_not_copied_again(lib, kind)
     moved = lib.drop / ("Failed" if kind == "failing" else "Done") / "sub" / "a.safetensors"
     assert step.hashes["sha256"] == hashlib.sha256(moved.read_bytes()).hexdigest()
     assert journal.unfinished(lib.drop) == {}
+
+
+def _once(step):
+    """Does the step the first time that something has been read whole."""
+    left = [step]
+
+    def told(status):
+        if status.total and status.done == status.total and left:
+            left.pop()()
+
+    return Progress(told)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    new = path.with_name("new.tmp")
+    new.write_bytes(data)
+    new.replace(path)
+
+
+@pytest.mark.usefixtures("other_disk")
+@pytest.mark.parametrize("kind", WANTED)
+def test_a_source_that_is_replaced_while_it_is_compared_with_its_copy_stays(lib, kind):
+    _fill(lib, kind)
+    source, new = lib.drop / "sub" / "a.safetensors", b"another download"
+    _kill_between_copy_and_removal(lib)
+    run_once(lib.policy(), _once(lambda: _replace(source, new)), pause=0.01)
+    assert new in [path.read_bytes() for path in lib.drop.rglob("a*.safetensors")]
+
+
+def test_a_file_that_is_replaced_while_it_moves_to_another_disk_stays(tmp_path, monkeypatch):
+    source, final, new = tmp_path / "a", tmp_path / "elsewhere", b"another download"
+    source.write_bytes(b"download")
+
+    def elsewhere(source, final):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(moving, "rename_new", elsewhere)
+    with pytest.raises(moving.ReplacedError):
+        moving.move_new(source, final, _once(lambda: _replace(source, new)))
+    assert (source.read_bytes(), final.read_bytes()) == (new, b"download")
+
+
+def test_a_place_that_cannot_be_asked_for_is_not_taken_for_empty(lib, monkeypatch):
+    save(lib.drop / "a.safetensors", samples.lora(dtype="<f2"))
+    (lib.drop / "a.png").write_text("picture")
+    kill_at("follow", lib)
+    usual = os.stat
+
+    def away(path, *given, **named):
+        if str(path).endswith("Lora/a.safetensors"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return usual(path, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", away)
+        step = next(step for step in lib.run().steps if step.file == "a.safetensors")
+    assert (step.outcome, lib.files("Lora")) == ("postponed", ["Lora/a.safetensors"])
+    step = next(step for step in lib.run().steps if step.file == "a.safetensors")
+    assert (step.outcome, step.recovered) == ("moved", True)
+    assert lib.files() == ["Lora/a.png", "Lora/a.safetensors"]
 
 
 @pytest.mark.usefixtures("other_disk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("gradio")
 
 from lib_toolkit.autoprune import Run, last_run, policy_of, run_once
 from lib_toolkit.autoprune.lock import FolderLock
-from lib_toolkit.errors import CancelledError
+from lib_toolkit.errors import CancelledError, UsageError
 from lib_toolkit.hosts import StandaloneHost
 from lib_toolkit.hosts.host import Visitor
 from lib_toolkit.jobs import Jobs
@@ -62,6 +63,22 @@ def make(tmp_path):
     yield panel
     for one in made:
         one.jobs.close()
+
+
+def test_a_run_that_cannot_begin_takes_nothing_of_the_last_one_away(make):
+    panel = make()
+    save(panel.drop / "a.safetensors", samples.lora())
+    panel.ended(panel.panel.run(None))
+    before = panel.pruner.steps, panel.pruner.changed
+    assert before[0] and before[1]
+    gate = threading.Event()
+    with pytest.raises(UsageError):
+        while True:
+            panel.jobs.start("waiting", lambda progress: gate.wait(60))
+    with pytest.raises(UsageError):
+        panel.pruner.begin()
+    assert (panel.pruner.steps, panel.pruner.changed) == before
+    gate.set()
 
 
 def test_before_anything_was_done(make):
