@@ -170,7 +170,7 @@ def unfinished(folder: Path) -> dict[str, Intent]:
     found: dict[str, Intent] = {}
     for line in lines(folder):
         file = line.get("file")
-        if not isinstance(file, str) or "\0" in file:
+        if not isinstance(file, str) or not _can_be_a_path(file):
             continue
         if line.get("line") == "intent":
             found[file] = _intent(file, line)
@@ -179,15 +179,24 @@ def unfinished(folder: Path) -> dict[str, Intent]:
     return found
 
 
+def _can_be_a_path(text: str) -> bool:
+    """Whether any file could be called so: a journal may hold anything."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeError:
+        return False
+
+
 def _intent(file: str, line: Mapping[str, object]) -> Intent:
     texts = (line.get(name) for name in ("action", "target", "source_to"))
-    action, target, to = (text if isinstance(text, str) and "\0" not in text else "" for text in texts)
+    action, target, to = (text if isinstance(text, str) and _can_be_a_path(text) else "" for text in texts)
     pairs, step, modified = line.get("sidecars"), line.get("step"), line.get("modified")
     sidecars = (
-        tuple((str(p[0]), str(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2 and "\0" not in str(p))
+        tuple((str(p[0]), str(p[1])) for p in pairs if isinstance(p, list) and len(p) == 2)
         if isinstance(pairs, list)
         else ()
     )
+    sidecars = tuple(pair for pair in sidecars if all(map(_can_be_a_path, pair)))
     told = step_of(step) if isinstance(step, dict) else Step(file, "")
     return Intent(file, action, target, to, sidecars, told, modified if isinstance(modified, int) else 0)
 

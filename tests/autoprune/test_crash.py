@@ -348,6 +348,8 @@ def test_a_forged_journal_moves_nothing(lib, tmp_path):
         ("b.safetensors", tmp_path / "out.safetensors", ()),
         ("c.safetensors", lora / ".." / ".." / "secret.txt", ()),
         ("x.safetensors", lora / "x.safetensors", ((str(lib.drop / "x.exe"), str(lora / "y")),)),
+        ("d.safetensors", lora / "\ud800" / "d.safetensors", ()),
+        ("e.safetensors", lora / "e\0.safetensors", ()),
     ]
     with (lib.drop / "journal.jsonl").open("w") as file:
         for name, target, sidecars in evil:
