@@ -220,9 +220,8 @@
     // A report or a comparison in a page of its own. The page opens within the click, so that it is no pop-up, and is
     // then filled from the file that the tab offers for download in the part that the button names.
 
-    /** The link of a file that is offered for download, once it is drawn: a click still counts as one by then. */
-    async function offered(part) {
-        const find = () => own(`#model_toolkit_${CSS.escape(part)} a[href]`);
+    /** Waits for what Gradio has not drawn yet. Most browsers still count the click by then. */
+    async function drawn(find) {
         for (const end = Date.now() + DRAWN; !find() && Date.now() < end;) {
             await new Promise((resolve) => { setTimeout(resolve, 50); });
         }
@@ -231,7 +230,9 @@
 
     async function openReport(button) {
         const told = button.parentElement.querySelector("[role=status]");
-        const link = await offered(button.getAttribute("data-model-toolkit-open") || "report_html");
+        const part = button.getAttribute("data-model-toolkit-open") || "report_html";
+        const find = () => own(`#model_toolkit_${CSS.escape(part)} a[href]`);
+        const link = find() ?? await drawn(find);
         const opened = link ? window.open("", "_blank") : null;
         if (!opened) {
             told.textContent = link ? "The browser does not allow new pages here; allow pop-ups, or download the page."

@@ -13,9 +13,9 @@ import json
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -180,8 +180,8 @@ class Known:
             with open_regular(self._path) as file:
                 told = json.load(file)
             if told.get("schema") == SCHEMA:
-                self._kept = {str(name): _Kept(**one) for name, one in told["kept"].items()}
-                self._entries = {str(path): _Entry(**entry) for path, entry in told["models"].items()}
+                self._kept = {str(name): _checked(_Kept(**one)) for name, one in told["kept"].items()}
+                self._entries = {str(path): _checked(_Entry(**entry)) for path, entry in told["models"].items()}
 
     def _folder(self, folder: Path) -> _Folder:
         if folder not in self._folders:
@@ -214,6 +214,17 @@ class Known:
                 entry.fingerprint = _fingerprint(model, progress, self._threads)
                 self._changed = True
         return entry.fingerprint
+
+
+_Record = TypeVar("_Record", _Kept, _Entry)
+
+
+def _checked(record: _Record) -> _Record:
+    """The record of a cache, which may hold anything. Raises TypeError where it is not of numbers and texts."""
+    for one in fields(record):
+        if not isinstance(getattr(record, one.name), int if one.type == "int" else str):
+            raise TypeError(one.name)
+    return record
 
 
 def _is_gone(path: str | Path) -> bool:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from lib_toolkit.autoprune.looking import SUFFIXES, Found, looks_into
-from lib_toolkit.autoprune.moving import copy_new, is_copy, make_folder, move_new, remove, remove_source, sight
+from lib_toolkit.autoprune.looking import SUFFIXES, Found, looks_into, sight
+from lib_toolkit.autoprune.moving import copy_new, is_copy, make_folder, move_new, remove, remove_source
 from lib_toolkit.autoprune.naming import Group, Names, free_group, note, usable
 from lib_toolkit.autoprune.policy import DONE, FAILED
 from lib_toolkit.autoprune.sidecars import Sidecar, models_of

@@ -160,6 +160,16 @@ def mark_of(status: os.stat_result) -> Mark:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
+def sight(path: Path) -> Mark | None:
+    """The mark of the regular file at the path now, None where there is none: taken before a file is read, it tells
+    afterwards whether another one was put in its place."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return mark_of(status) if stat.S_ISREG(status.st_mode) else None
+
+
 def is_fresh(found: Found) -> bool:
     """Whether it was written to so lately that more of it may come, after a pause of the network for instance."""
     return abs(time.time() - found.mark[1] / 1e9) < _FRESH  # clocks of shared disks may be ahead
@@ -167,11 +177,7 @@ def is_fresh(found: Found) -> bool:
 
 def unchanged(found: Found) -> bool:
     """Whether the file is still what the look found: neither changed nor replaced, moved or made a link."""
-    try:
-        status = found.path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(status.st_mode) and mark_of(status) == found.mark
+    return sight(found.path) == found.mark
 
 
 def looks_into(folder: Path, drop: Path) -> bool:

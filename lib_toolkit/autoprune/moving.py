@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lib_toolkit.autoprune.identity import are_apart, have_two_names
-from lib_toolkit.autoprune.looking import Mark, mark_of
+from lib_toolkit.autoprune.looking import Mark, sight
 from lib_toolkit.autoprune.refusals import check_folder
 from lib_toolkit.errors import FormatError, TakenError, TargetError, UnreadableError, VerificationError
 from lib_toolkit.files import SourceFile
@@ -48,8 +48,9 @@ def move_new(source: Path, final: Path, progress: Progress = SILENT) -> None:
             if not os.path.lexists(source):
                 return  # somebody else took it away: the copy may be the only one left
             # It stays where it is: a second copy would come into being at each further try.
-            with contextlib.suppress(TargetError):
-                remove(final)
+            if are_apart(final, source):
+                with contextlib.suppress(TargetError):
+                    remove(final)
             raise
 
 
@@ -105,13 +106,6 @@ def _unlocked(path: Path) -> int | None:
     return None
 
 
-def sight(path: Path) -> Mark | None:
-    """What tells a file from one that is put in its place later: to be taken before it is read."""
-    with contextlib.suppress(OSError):
-        return mark_of(path.lstat())
-    return None
-
-
 class ReplacedError(TargetError):
     """What was to be removed is another file now."""
 
@@ -123,8 +117,7 @@ def remove_source(source: Path, held_by: Path, mark: Mark | None) -> None:
     when ``held_by`` is gone, a link, or the source itself by another path, and when the system refuses. Nothing is
     removed then.
     """
-    now = sight(source)
-    if now is not None and now != mark:
+    if os.path.lexists(source) and sight(source) != mark:
         raise ReplacedError(f"{source} was changed or replaced meanwhile, and was left as it is now.")
     if not (are_apart(held_by, source) or have_two_names(held_by, source)):
         raise TargetError(

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from lib_toolkit.autoprune import hashes
 from lib_toolkit.autoprune.filing import bring, explain, has_text, is_shared
 from lib_toolkit.autoprune.journal import Intent
-from lib_toolkit.autoprune.looking import Look
-from lib_toolkit.autoprune.moving import is_copy, remove_source, sight
+from lib_toolkit.autoprune.looking import Look, sight
+from lib_toolkit.autoprune.moving import is_copy, remove_source
 from lib_toolkit.autoprune.policy import DONE, FAILED, Policy
 from lib_toolkit.autoprune.sidecars import Sidecar, belongs_to
 from lib_toolkit.autoprune.steps import HAS_FAILED, LEFT, POSTPONED, WRITTEN, Step, now

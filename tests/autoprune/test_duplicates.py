@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib_toolkit.autoprune import duplicates, processing, run_once
+from lib_toolkit.autoprune import duplicates, processing, run_once, waiting
 from lib_toolkit.errors import FormatError
 from tests.autoprune import samples
 from tests.autoprune.samples import arrays_of, library, outcomes, save
@@ -160,6 +161,22 @@ def test_two_in_one_run(lib):
     for name in ("a", "b"):
         save(lib.drop / f"{name}.safetensors", samples.lora())
     assert lib.run().counts == {"written": 1, "duplicate": 1}
+
+
+@pytest.mark.parametrize("odd", [[1], {"a": 1}, None, 5])
+@pytest.mark.parametrize("place", [("kept", "target"), ("models", "table"), ("models", "fingerprint")])
+def test_a_cache_that_holds_other_things_than_it_should_is_found_out_again(lib, place, odd):
+    """It lies in a folder that people unpack downloads into."""
+    save(lib.drop / "a.safetensors", samples.lora())
+    lib.run(sources="keep")
+    cache = lib.drop / duplicates.CACHE
+    told = json.loads(cache.read_text())
+    for record in told[place[0]].values():
+        record[place[1]] = odd
+    cache.write_text(json.dumps(told))
+    save(lib.drop / "b.safetensors", samples.lora())
+    assert waiting(lib.policy(sources="keep"))
+    assert outcomes(lib.run(sources="keep"))["b.safetensors"] == "duplicate"
 
 
 def test_what_was_found_out_is_remembered_by_path_size_and_time(lib, monkeypatch):

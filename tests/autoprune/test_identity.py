@@ -10,7 +10,8 @@ import pytest
 
 from lib_toolkit.autoprune import filing, journal, processing, run_once
 from lib_toolkit.autoprune.identity import are_apart, have_two_names, is_link_to
-from lib_toolkit.autoprune.moving import ReplacedError, is_copy, move_new, remove_source, sight
+from lib_toolkit.autoprune.looking import sight
+from lib_toolkit.autoprune.moving import ReplacedError, is_copy, move_new, remove_source
 from lib_toolkit.autoprune.sidecars import Sidecar
 from lib_toolkit.errors import TargetError
 from tests.autoprune import samples
