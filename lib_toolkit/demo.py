@@ -26,7 +26,7 @@ from lib_toolkit.formats.safetensors_out import safetensors_layout
 from lib_toolkit.plan import Scalar
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.streaming import stream
-from lib_toolkit.target import TemporaryFile
+from lib_toolkit.temporary import TemporaryFile
 from lib_toolkit.tensors import Filled, Tensor
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from lib_toolkit.hashing import FileHashes, SourceHasher
 from lib_toolkit.plan import Changed, Plan
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.streaming import Outcome, Sink, source_bytes, stream, verified_reads
-from lib_toolkit.target import TemporaryFile, check_target
+from lib_toolkit.target import check_target
+from lib_toolkit.temporary import TemporaryFile
 from lib_toolkit.tensors import numel
 from lib_toolkit.verifying import frame_tiles, read_back, read_back_hashed
 

@@ -34,9 +34,9 @@ def pytest_configure(config):
         for name in UNIX_CALLS:
             if hasattr(os, name):
                 delattr(os, name)
-        from lib_toolkit import target
+        from lib_toolkit import temporary
 
-        target.fcntl = None
+        temporary.fcntl = None
 
 
 def pytest_collection_modifyitems(config, items):

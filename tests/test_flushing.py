@@ -9,7 +9,7 @@ import pytest
 
 from lib_toolkit import flushing
 from lib_toolkit.errors import TargetError
-from lib_toolkit.target import TemporaryFile
+from lib_toolkit.temporary import TemporaryFile
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="this system has no fdatasync")
 

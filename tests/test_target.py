@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from lib_toolkit import target
+from lib_toolkit import temporary
 from lib_toolkit.errors import TakenError, TargetError, UsageError
-from lib_toolkit.target import TemporaryFile, check_target, free_name, remove_stale, safe_output_name
+from lib_toolkit.target import check_target, free_name, safe_output_name
+from lib_toolkit.temporary import TemporaryFile, remove_stale
 
 BAD_NAMES = [
     "", ".", "..", "a/b", "a\\b", "../x.safetensors", "/etc/x", "C:\\x.safetensors", "c:x", "a\0b", "a\nb", "x ", " x",
@@ -187,7 +188,7 @@ def test_a_name_of_our_own_is_no_rival(tmp_path, monkeypatch):
 
 
 def test_a_temporary_file_that_cannot_go_takes_no_room(tmp_path, monkeypatch):
-    monkeypatch.setattr(target, "_PATIENCE", 0.0)
+    monkeypatch.setattr(temporary, "_PATIENCE", 0.0)
     if hasattr(os, "link"):
         monkeypatch.delattr(os, "link")
     with monkeypatch.context() as patch:
@@ -214,7 +215,7 @@ WRITER = textwrap.dedent(
     import sys, time
     sys.path.insert(0, {root!r})
     from pathlib import Path
-    from lib_toolkit.target import TemporaryFile
+    from lib_toolkit.temporary import TemporaryFile
     with TemporaryFile(Path({folder!r}) / "a.bin") as file:
         file.write_at(0, memoryview(b"half"))
         print("ready", flush=True)
@@ -251,7 +252,7 @@ def test_own_temporary_file_is_not_stale(tmp_path):
 
 
 def test_foreign_files_are_left_alone(tmp_path):
-    own = f".model-toolkit-{target._HOST}-1.part"
+    own = f".model-toolkit-{temporary._HOST}-1.part"
     names = [".model-toolkit-00000000-1-deadbeef.part", ".model-toolkit.part", "x.part", own]
     for name in names:
         (tmp_path / name).write_bytes(b"x")
@@ -264,7 +265,7 @@ RACER = textwrap.dedent(
     sys.path.insert(0, {root!r})
     from pathlib import Path
     from lib_toolkit.errors import TargetError
-    from lib_toolkit.target import TemporaryFile
+    from lib_toolkit.temporary import TemporaryFile
     who, folder, won = sys.argv[1], Path({folder!r}), 0
     for number in range(100):
         try:

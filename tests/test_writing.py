@@ -29,7 +29,7 @@ from lib_toolkit.formats import open_model
 from lib_toolkit.plan import PROVENANCE, plan_of
 from lib_toolkit.progress import Progress
 from lib_toolkit.streaming import PIECE
-from lib_toolkit.target import TemporaryFile
+from lib_toolkit.temporary import TemporaryFile
 from lib_toolkit.writing import WriteOptions, look_ahead, write
 from tests.making import of_arrays, safetensors_bytes
 
@@ -271,9 +271,9 @@ def test_a_fault_at_any_step_leaves_nothing(tmp_path, monkeypatch, call, number)
     else:
         if number == 2:
             pytest.skip("there is one rename")
-        from lib_toolkit import target
+        from lib_toolkit import temporary
 
-        monkeypatch.setattr(target, "_rename", failing(target._rename))
+        monkeypatch.setattr(temporary, "rename", failing(temporary.rename))
     with open_model(source) as model, pytest.raises(TargetError):
         write(halved(plan_of(model)), tmp_path / "b.safetensors")
     monkeypatch.undo()

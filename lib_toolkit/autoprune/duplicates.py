@@ -32,7 +32,7 @@ from lib_toolkit.identify import identify
 from lib_toolkit.model import Model, count_bytes
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.streaming import PIECE
-from lib_toolkit.target import TemporaryFile
+from lib_toolkit.temporary import TemporaryFile
 from lib_toolkit.tensors import Tensor, numel
 
 CACHE = ".autoprune.cache.json"

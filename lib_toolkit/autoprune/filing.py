@@ -17,7 +17,7 @@ from lib_toolkit.autoprune.sidecars import Sidecar, models_of
 from lib_toolkit.autoprune.steps import now
 from lib_toolkit.errors import TargetError, ToolkitError
 from lib_toolkit.reports.plain import printable
-from lib_toolkit.target import TemporaryFile
+from lib_toolkit.temporary import TemporaryFile
 
 _WHY = ".why.txt"
 

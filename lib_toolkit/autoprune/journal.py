@@ -21,7 +21,7 @@ from pathlib import Path
 from lib_toolkit.autoprune.steps import POSTPONED, SCHEMA, WAITING, Run, Step, now, step_of
 from lib_toolkit.errors import TargetError
 from lib_toolkit.files import open_regular
-from lib_toolkit.target import way_out
+from lib_toolkit.ways_out import way_out
 
 NAME = "journal.jsonl"
 LARGEST = 4 << 20

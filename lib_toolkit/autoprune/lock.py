@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lib_toolkit.errors import TargetError
-from lib_toolkit.target import way_out
+from lib_toolkit.ways_out import way_out
 
 try:
     import fcntl

@@ -18,7 +18,9 @@ from lib_toolkit.autoprune.refusals import check_folder
 from lib_toolkit.errors import FormatError, TakenError, TargetError, UnreadableError, VerificationError
 from lib_toolkit.files import SourceFile
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.target import TemporaryFile, rename_new, way_out
+from lib_toolkit.renaming import rename_new
+from lib_toolkit.temporary import TemporaryFile
+from lib_toolkit.ways_out import way_out
 
 _PIECE = 512 << 10
 _PATIENCE = 5.0

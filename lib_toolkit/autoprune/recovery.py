@@ -27,7 +27,7 @@ from lib_toolkit.errors import FormatError, TargetError, ToolkitError, Unreadabl
 from lib_toolkit.formats import open_model
 from lib_toolkit.plan import source_of
 from lib_toolkit.progress import Progress
-from lib_toolkit.target import remove_stale
+from lib_toolkit.temporary import remove_stale
 
 
 def remove_temporaries(policy: Policy, drop: Path, seen: Look, begun: Iterable[Intent]) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib_toolkit.errors import TargetError
-from lib_toolkit.target import check_room, closed
+from lib_toolkit.target import check_room
+from lib_toolkit.ways_out import closed
 
 
 def stands_in_the_way(folder: Path) -> str:

@@ -246,7 +246,7 @@ def _from_json(options: argparse.Namespace, wanted: Mapping[str, str], metric: s
 
 def _write(contents: Mapping[Path, bytes], force: bool) -> None:
     """Put all files in place, none before all are complete on the disk."""
-    from lib_toolkit.target import TemporaryFile
+    from lib_toolkit.temporary import TemporaryFile
 
     with ExitStack() as stack:
         files = []

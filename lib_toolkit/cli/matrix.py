@@ -174,7 +174,8 @@ def _published_text(result: SetResult, metric: str, title: str) -> bytes:
 
 def _write(targets: Mapping[Path, bytes], force: bool) -> None:
     """Put all files in place, none before all are complete on the disk."""
-    from lib_toolkit.target import TemporaryFile, check_target
+    from lib_toolkit.target import check_target
+    from lib_toolkit.temporary import TemporaryFile
 
     with ExitStack() as stack:
         files = []

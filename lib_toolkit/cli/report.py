@@ -103,7 +103,7 @@ def _render(report: Report, form: str) -> str:
 
 def _write(texts: Mapping[Path, str], force: bool) -> None:
     """Put all files in place, none before all are complete on the disk."""
-    from lib_toolkit.target import TemporaryFile
+    from lib_toolkit.temporary import TemporaryFile
 
     with ExitStack() as stack:
         files = []

@@ -31,7 +31,8 @@ from lib_toolkit.reports.compare_published import published, published_text
 from lib_toolkit.reports.html import Html, join, table, tag
 from lib_toolkit.reports.numbers import counted
 from lib_toolkit.reports.plain import printable
-from lib_toolkit.target import TemporaryFile, check_target
+from lib_toolkit.target import check_target
+from lib_toolkit.temporary import TemporaryFile
 
 SCHEMA = 1
 INDEX = "index.json"

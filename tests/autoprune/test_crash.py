@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from lib_toolkit import target
+from lib_toolkit import temporary
 from lib_toolkit.autoprune import journal, last_run, moving, naming, processing, recovery, watch
 from lib_toolkit.autoprune import run as runs
 from lib_toolkit.autoprune.journal import Intent
@@ -163,10 +163,10 @@ class _Power:
         patch.setattr(Path, "unlink", self._counted(Path.unlink))
         patch.setattr(Path, "mkdir", self._while_on(Path.mkdir))
         patch.setattr(journal.Journal, "write", self._while_on(journal.Journal.write))
-        patch.setattr(target.TemporaryFile, "__init__", self._while_on(target.TemporaryFile.__init__))
-        leave = target.TemporaryFile.__exit__
+        patch.setattr(temporary.TemporaryFile, "__init__", self._while_on(temporary.TemporaryFile.__init__))
+        leave = temporary.TemporaryFile.__exit__
         patch.setattr(
-            target.TemporaryFile, "__exit__", lambda file, *e: file._close() if self.is_off else leave(file, *e)
+            temporary.TemporaryFile, "__exit__", lambda file, *e: file._close() if self.is_off else leave(file, *e)
         )
 
     def _counted(self, original, moves=False):
@@ -220,7 +220,7 @@ def test_killed_before_and_after_each_step_on_disk(tmp_path, case):
 def _run_until(lib, disk: Path, case: _Case, number: int = 0, after: bool = False) -> int:
     """A run by a new process, which ends at the step of this number; returns how many steps there were."""
     naming._LISTED.clear()
-    target._mine.clear()
+    temporary._mine.clear()
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(_Killed):
         power = _Power(patch, disk, number, after)
         lib.run(sources=case.sources, workers=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib_toolkit import target
+from lib_toolkit import temporary
 from lib_toolkit.autoprune import filing, moving, run_once, waiting
 from lib_toolkit.autoprune.duplicates import Known
 from lib_toolkit.errors import TargetError, UsageError
@@ -313,12 +313,12 @@ def test_a_folder_that_was_closed_keeps_no_other_file_from_its_place(lib, monkey
 def test_a_result_that_does_not_read_back_leaves_the_source(lib, monkeypatch):
     source = save(lib.drop / "a.safetensors", samples.lora())
     before = source.read_bytes()
-    write_at = target.TemporaryFile.write_at
+    write_at = temporary.TemporaryFile.write_at
 
     def lossy(self, offset, data):
         write_at(self, offset, memoryview(bytes(len(data))) if len(data) > 1000 else data)
 
-    monkeypatch.setattr(target.TemporaryFile, "write_at", lossy)
+    monkeypatch.setattr(temporary.TemporaryFile, "write_at", lossy)
     (step,) = lib.run(sources="delete").steps
     assert step.outcome == "postponed"
     assert source.read_bytes() == before

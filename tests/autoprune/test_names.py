@@ -74,7 +74,7 @@ def test_a_sidecar_name_that_is_taken_while_the_model_is_written(lib, monkeypatc
 
 
 def test_a_model_name_that_is_taken_while_it_is_written(lib, monkeypatch):
-    from lib_toolkit.target import TemporaryFile
+    from lib_toolkit.temporary import TemporaryFile
 
     save(lib.drop / "big.safetensors", samples.lora())
     original = TemporaryFile.sync

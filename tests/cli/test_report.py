@@ -228,16 +228,16 @@ def test_an_existing_file_is_kept_without_force(small, tmp_path, capsys):
 
 
 def test_nothing_is_written_when_one_file_cannot_be(small, tmp_path, capsys, monkeypatch):
-    from lib_toolkit import target
+    from lib_toolkit import temporary
 
-    real = target.TemporaryFile.write_at
+    real = temporary.TemporaryFile.write_at
 
     def failing(self, offset, data):
         if self.final.suffix == ".md":
-            raise target.TargetError("The disk is full; nothing was kept.")
+            raise temporary.TargetError("The disk is full; nothing was kept.")
         real(self, offset, data)
 
-    monkeypatch.setattr(target.TemporaryFile, "write_at", failing)
+    monkeypatch.setattr(temporary.TemporaryFile, "write_at", failing)
     before = sorted(tmp_path.iterdir())
     status, _, err = run(capsys, small, "--json", tmp_path / "r.json", "--markdown", tmp_path / "r.md")
     assert (status, err) == (2, "The disk is full; nothing was kept.\n")

@@ -19,7 +19,8 @@ from lib_toolkit.errors import UsageError
 from lib_toolkit.model import Model
 from lib_toolkit.plan import plan_of
 from lib_toolkit.progress import SILENT, Progress
-from lib_toolkit.target import TemporaryFile, check_target, refuse_folder
+from lib_toolkit.target import check_target, refuse_folder
+from lib_toolkit.temporary import TemporaryFile
 from lib_toolkit.tensors import Tensor, nbytes, numel
 
 if TYPE_CHECKING:

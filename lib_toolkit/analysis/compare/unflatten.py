@@ -25,7 +25,8 @@ from lib_toolkit.formats.safetensors_out import ALIGNMENT
 from lib_toolkit.plan import Scalar, file_format_of
 from lib_toolkit.progress import SILENT, Progress
 from lib_toolkit.streaming import source_bytes, stream
-from lib_toolkit.target import TemporaryFile, check_target, refuse_folder
+from lib_toolkit.target import check_target, refuse_folder
+from lib_toolkit.temporary import TemporaryFile
 from lib_toolkit.tensors import Filled, Tensor, nbytes
 
 if TYPE_CHECKING:

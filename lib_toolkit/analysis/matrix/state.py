@@ -22,7 +22,7 @@ from lib_toolkit.analysis.matrix.sums import Sums
 from lib_toolkit.analysis.matrix.sweep import block_of
 from lib_toolkit.analysis.matrix.tasks import Work
 from lib_toolkit.model import Model
-from lib_toolkit.target import TemporaryFile
+from lib_toolkit.temporary import TemporaryFile
 
 NAME = "matrix.state.npz"
 """The file's name in the folder of the results."""
